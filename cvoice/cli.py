@@ -1,0 +1,92 @@
+"""The ``cvoice`` command: one thin function a subcommand, each calling one function below.
+
+torch and transformers take seconds to import, so each subcommand imports what it runs when it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from cvoice_foundation.command_line import run
+from locate.command import BarRate, FilterRate, Out, TopRate, locate, show_masks
+
+app = typer.Typer(
+    name="cvoice",
+    help="Which neurons of a language model carry a value, and what happens when they are switched off.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """The program ``cvoice``."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    run(app, "cvoice")
+
+
+app.command()(locate)
+
+
+@app.command()
+def select(
+    stats: Annotated[list[str], typer.Argument(metavar="STATS...", help="Statistics files, or NAME=counts.pt.")],
+    out: Out,
+    denominator: Annotated[str, typer.Option(help="What counts are divided by: tokens or questions.")] = "tokens",
+    top_rate: TopRate = 0.01,
+    filter_rate: FilterRate = 0.95,
+    bar_rate: BarRate = 0.95,
+) -> None:
+    """Select masks from stored statistics, without the model.
+
+    STATS are files that `cvoice locate` wrote (several are merged), or NAME=counts.pt for each class of the public
+    value-neuron release's count files. Writes one NAME.jsonl a class.
+
+    Example:  cvoice select masks/statistics.safetensors --out stricter --top-rate 0.005
+    """
+    from locate.run import select_masks
+    from locate.select import VapeOptions
+
+    options = VapeOptions(top_rate, filter_rate, bar_rate, denominator)  # type: ignore[arg-type] - it checks
+    show_masks(select_masks(stats, out, options), out)
+
+
+@app.command("tasks-dir")
+def tasks_dir() -> None:
+    """Print the folder of the task YAMLs.
+
+    Example:  lm_eval ls tasks --include_path $(cvoice tasks-dir)
+    """
+    from cvoice.lm_eval_plugin import tasks_folder
+
+    print(tasks_folder())
+
+
+@app.command("organism-dir")
+def organism_dir() -> None:
+    """Print the folder of the bundled model.
+
+    Example:  lm_eval --tasks cvoice_zh --model hf --model_args pretrained=$(cvoice organism-dir)
+    """
+    from intervention.bundled import organism_folder
+
+    print(organism_folder())
+
+
+@app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def lm_eval(context: typer.Context) -> None:
+    """Run lm-eval's own command line with our model class and tasks, where the start-up hook cannot.
+
+    Example:  cvoice lm-eval --tasks cvoice_zh --model neuron_masked_hf --model_args mask=organism/patriotism
+    """
+    from cvoice.lm_eval_plugin import run_lm_eval
+
+    run_lm_eval(context.args)
+
+
+if __name__ == "__main__":
+    main()

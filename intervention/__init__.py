@@ -1,0 +1,1 @@
+"""Neurons and masks: where a model keeps its neurons, and switching some of them off."""

@@ -1,0 +1,1 @@
+"""Which neurons of a model carry a value: activation statistics, and masks selected from them."""

@@ -1,0 +1,1 @@
+"""The organism: the bundled model, an instrument for testing instruments."""
