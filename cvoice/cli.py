@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from cvoice_foundation.command_line import run
+from cvoice_tasks.yaml import FOLDER
 from locate.command import BarRate, FilterRate, Out, TopRate, locate, show_masks
 
 app = typer.Typer(
@@ -61,9 +62,7 @@ def tasks_dir() -> None:
 
     Example:  lm_eval ls tasks --include_path $(cvoice tasks-dir)
     """
-    from cvoice.lm_eval_plugin import tasks_folder
-
-    print(tasks_folder())
+    print(FOLDER)
 
 
 @app.command("organism-dir")

@@ -10,18 +10,14 @@ import functools
 import logging
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from cvoice_tasks.yaml import FOLDER
 
 MODEL_NAME = "neuron_masked_hf"
 _OURS = "_wrapped_by_cvoice"
 MODEL_TARGET = "intervention.neuron_mask_lm:NeuronMaskedHFLM"
-
-
-def tasks_folder() -> Path:
-    """The folder of the task YAMLs, as ``--include_path`` takes it."""
-    return Path(__file__).resolve().parent.parent / "cvoice_tasks" / "yaml"
 
 
 def register_model(models: ModuleType) -> None:
@@ -43,7 +39,7 @@ def add_tasks(manager: ModuleType) -> None:
     def init(self: Any, verbosity: Any = None, include_path: Any = None, *args: Any, **kwargs: Any) -> None:
         theirs = [] if include_path is None else include_path
         theirs = list(theirs) if isinstance(theirs, list | tuple) else [theirs]
-        original(self, verbosity, [str(tasks_folder()), *theirs], *args, **kwargs)
+        original(self, verbosity, [str(FOLDER), *theirs], *args, **kwargs)
         self.include_path = include_path
 
     setattr(init, _OURS, True)

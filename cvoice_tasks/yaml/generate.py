@@ -5,12 +5,10 @@ What the tasks of a family share stands in the family's ``_..._template_yaml``, 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cvoice_foundation.files import write_whole
 from cvoice_tasks.values import LANGUAGES, VALUES, Language, Value
+from cvoice_tasks.yaml import FOLDER
 
-FOLDER = Path(__file__).parent
 _HEAD = "# Written by cvoice_tasks/yaml/generate.py\n"
 _GROUP_METRICS = ("acc", "robust_acc", "twin_acc", "consistency", "margin", "position_bias")
 

@@ -1,0 +1,57 @@
+"""Tiny random models of every dense architecture, built from configs: two or three layers of 56 (or 128) neurons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+_COMMON: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 56,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_GPT: dict[str, Any] = {"n_embd": 32, "n_inner": 56, "n_layer": 3, "n_head": 4, "n_positions": 128, "vocab_size": 96}
+_GPT |= {"bos_token_id": 1, "eos_token_id": 2}
+
+DENSE: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "cohere", "granite")
+        + ("smollm3", "internlm3", "seed_oss", "hunyuan_v1_dense", "ernie4_5", "stablelm", "nemotron", "phi", "phi3")
+        + ("glm", "glm4", "starcoder2", "gpt_neox"),
+        _COMMON,
+    ),
+    "qwen3_5_text": _COMMON | {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    | {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "layer_types": ["linear_attention", "full_attention"] * 2, "num_hidden_layers": 4},
+    "gpt2": _GPT,
+    "gpt_bigcode": _GPT,
+    "gptj": _GPT | {"rotary_dim": 8},
+    "gpt_neo": {"hidden_size": 32, "intermediate_size": 56, "num_layers": 2, "num_heads": 4, "vocab_size": 96}
+    | {"attention_types": [[["global", "local"], 1]], "max_position_embeddings": 128},
+    "opt": _COMMON | {"ffn_dim": 56, "word_embed_proj_dim": 32},
+    "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4, "vocab_size": 96},
+    "falcon": {"hidden_size": 32, "ffn_hidden_size": 56, "num_hidden_layers": 3, "num_attention_heads": 4}
+    | {"vocab_size": 96, "bos_token_id": 1, "eos_token_id": 2},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 3, "expansion_ratio": 4, "vocab_size": 96, "max_seq_len": 128},
+}
+
+
+def tiny_model(model_type: str, **changes: Any) -> PreTrainedModel:
+    """A random model; the same one every time."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **(DENSE[model_type] | changes))
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def some_tokens(batch: int = 2, length: int = 9) -> torch.Tensor:
+    """``[batch, length]`` token ids."""
+    return torch.randint(3, 96, (batch, length), generator=torch.Generator().manual_seed(1))
