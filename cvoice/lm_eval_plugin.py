@@ -10,6 +10,7 @@ import functools
 import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -39,7 +40,9 @@ def add_tasks(manager: ModuleType) -> None:
     def init(self: Any, verbosity: Any = None, include_path: Any = None, *args: Any, **kwargs: Any) -> None:
         theirs = [] if include_path is None else include_path
         theirs = list(theirs) if isinstance(theirs, list | tuple) else [theirs]
-        original(self, verbosity, [str(FOLDER), *theirs], *args, **kwargs)
+        # Listed twice, lm-eval would warn about each of our tasks.
+        ours = [] if any(Path(path).resolve() == FOLDER for path in theirs) else [str(FOLDER)]
+        original(self, verbosity, [*ours, *theirs], *args, **kwargs)
         self.include_path = include_path
 
     setattr(init, _OURS, True)

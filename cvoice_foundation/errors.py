@@ -29,7 +29,7 @@ def suggestion(name: str, known: Iterable[str], *, limit: int = 3) -> str:
         ``"; did you mean a, b?"``, or the known names if none is near, or ``""`` if there are none.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=limit, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=limit, cutoff=0.6)
     if near:
         return f"; did you mean {', '.join(near)}?"
     if names:

@@ -18,8 +18,11 @@ def organism_folder() -> Path:
 
 
 def model_path(name: str) -> str:
-    """What to hand to ``from_pretrained`` for a model's name: the bundled model's folder for ``organism``."""
-    return str(organism_folder()) if name == ORGANISM and not Path(name).is_dir() else name
+    """What to hand to ``from_pretrained`` for a model's name: the bundled model's folder for ``organism``.
+
+    A folder of one's own that is called so is written ``./organism``.
+    """
+    return str(organism_folder()) if name == ORGANISM else name
 
 
 def _masks_folder() -> Path:

@@ -53,10 +53,10 @@ def check_mode(mode: object, strength: object, mask: NeuronMask) -> tuple[Mode, 
         raise CVoiceError("mode=scale needs a strength, e.g. mode=scale,strength=0.5")
     else:
         strength = 1.0 if strength is None else strength
-        if strength == (1 if mode == "scale" else 0):
-            raise CVoiceError(f"mode={mode},strength={strength} changes nothing; for the baseline use mask=none")
         if isinstance(strength, bool) or not isinstance(strength, int | float) or not math.isfinite(strength):
             raise CVoiceError(f"strength={strength!r} is not a number; write e.g. strength=0.5")
+        if strength == (1 if mode == "scale" else 0):
+            raise CVoiceError(f"mode={mode},strength={strength} changes nothing; for the baseline use mask=none")
     if mode in ("mean", "add"):
         without = next((layer.layer for layer in mask.layers if layer.means is None), None)
         if without is not None:

@@ -67,7 +67,7 @@ class NeuronMaskedHFLM(HFLM):
             check_mode(mode, strength, self._mask)
         try:
             super().__init__(pretrained=model, **kwargs)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise CVoiceError(f"pretrained={model}: cannot load this model: {str(error).splitlines()[0]}") from error
         self._ablation: Ablation | None = None
         self._watch: ActivityWatch | None = None
