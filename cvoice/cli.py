@@ -6,7 +6,7 @@ torch and transformers take seconds to import, so each subcommand imports what i
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -52,7 +52,7 @@ def select(
     from locate.run import select_masks
     from locate.select import VapeOptions
 
-    options = VapeOptions(top_rate, filter_rate, bar_rate, denominator)  # type: ignore[arg-type] - it checks
+    options = VapeOptions(top_rate, filter_rate, bar_rate, cast(Any, denominator))  # it checks
     show_masks(select_masks(stats, out, options), out)
 
 
@@ -76,7 +76,9 @@ def organism_dir() -> None:
     print(organism_folder())
 
 
-@app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@app.command(
+    "lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
 def lm_eval(context: typer.Context) -> None:
     """Run lm-eval's own command line with our model class and tasks, where the start-up hook cannot.
 

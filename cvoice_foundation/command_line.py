@@ -10,8 +10,8 @@ import typer
 from cvoice_foundation.errors import CVoiceError
 
 # Newer releases of Typer carry their own copy of Click; its error classes are found from the one that Typer exports.
-_UsageError = typer.BadParameter.__mro__[1]
-_ClickException = _UsageError.__mro__[1]
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+_ClickException: type[Exception] = _UsageError.__mro__[1]
 
 
 def run(app: typer.Typer, name: str) -> NoReturn:

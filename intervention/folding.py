@@ -20,7 +20,7 @@ _TOKENS = itertools.count()
 
 
 def foldable(down: nn.Module) -> bool:
-    """Whether a down projection's weight is a plain floating tensor that lies here: not quantised, offloaded, wrapped."""
+    """Whether a down projection's weight is a plain floating tensor in memory: not quantised, offloaded or wrapped."""
     weight = getattr(down, "weight", None)
     return (
         # A subclass may compute its weight (adapters, quantisation); Falcon's only adds a reshape.

@@ -246,7 +246,9 @@ def _is_count(value: object) -> bool:
 
 def _read_model(model: object, where: str) -> ModelIdentity:
     if not isinstance(model, dict):
-        raise CVoiceError(f'{where}: the header\'s "model" should be an object with name, architecture, num_layers, ...')
+        raise CVoiceError(
+            f'{where}: the header\'s "model" should be an object with name, architecture, num_layers, ...'
+        )
     for key in ("name", "revision", "architecture"):
         if not isinstance(model.get(key), str | None):
             raise CVoiceError(f'{where}: model "{key}" is {model[key]!r}, and should be text or null')
@@ -286,7 +288,9 @@ def _check_layer(layer: MaskedLayer, model: ModelIdentity, before: MaskedLayer |
     if before is not None and layer.layer <= before.layer:
         raise CVoiceError(f"{where}: layer {layer.layer} follows layer {before.layer}; layers ascend, one line each")
     if not 0 <= layer.layer < model.num_layers:
-        raise CVoiceError(f"{where}: layer {layer.layer}, and the model has {model.num_layers} (0-{model.num_layers - 1})")
+        raise CVoiceError(
+            f"{where}: layer {layer.layer}, and the model has {model.num_layers} (0-{model.num_layers - 1})"
+        )
     if not layer.neurons:
         raise CVoiceError(f"{where}: no neurons; a layer without neurons has no line")
     for left, right in zip(layer.neurons, layer.neurons[1:], strict=False):

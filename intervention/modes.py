@@ -64,7 +64,7 @@ def check_mode(mode: object, strength: object, mask: NeuronMask) -> tuple[Mode, 
                 f"mode={mode} needs the neurons' mean activations, and the mask {mask.value!r} has none "
                 f"(layer {without}); locate it again with `cvoice locate`, or use mode=zero"
             )
-    return mode, None if strength is None else float(strength)  # type: ignore[arg-type, return-value]
+    return mode, None if strength is None else float(strength)
 
 
 def weight_factor(mode: Mode, strength: float | None) -> float | None:

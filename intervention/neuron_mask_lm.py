@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ _ABSENT: Any = object()
 
 
 class _RunName(str):
-    """A model name whose ``str()`` names the run: lm-eval calls the results folder by it, and records the plain text."""
+    """A model name whose ``str()`` names the run: lm-eval calls the results folder by that, and records the name."""
 
     __slots__ = ("run",)
     run: str
@@ -73,9 +74,7 @@ class NeuronMaskedHFLM(HFLM):
         self._watch: ActivityWatch | None = None
         if self._mask is not None:
             self._ablation = apply_mask(self.model, self._mask, mode, strength)
-            self._watch = ActivityWatch(
-                (neurons.down, masked.neurons) for neurons, masked in self._ablation.layers
-            )
+            self._watch = ActivityWatch((neurons.down, masked.neurons) for neurons, masked in self._ablation.layers)
 
     @classmethod
     def create_from_arg_obj(
@@ -133,8 +132,6 @@ class NeuronMaskedHFLM(HFLM):
         super().set_cache_hook(cache_hook)
 
     def _fingerprint(self) -> str:
-        from hashlib import sha256
-
         parts = [
             self._mask.sha256 if self._mask else "none",
             self._ablation.mode if self._ablation else "",
@@ -193,7 +190,7 @@ class NeuronMaskedHFLM(HFLM):
         return f"it began in {f'layer {layer[1]}, ' if layer else ''}{names[0] or 'the model'}"
 
 
-class _NotANumberWatch(LogitsProcessor):  # type: ignore[misc]
+class _NotANumberWatch(LogitsProcessor):
     """Remembers whether any logit was NaN, without waiting for the device at every token."""
 
     def __init__(self) -> None:

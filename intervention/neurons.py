@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -124,7 +124,7 @@ def base_model(model: nn.Module) -> nn.Module:
     """The transformers model inside a compiled or PEFT-wrapped one; the model itself if it is neither."""
     inner = getattr(model, "_orig_mod", model)
     if hasattr(inner, "get_base_model"):
-        inner = inner.get_base_model()
+        inner = cast(Any, inner).get_base_model()
     assert isinstance(inner, nn.Module)
     return inner
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -51,7 +51,7 @@ def locate(
         model,
         out,
         data=data or (),
-        language=language,  # type: ignore[arg-type] - checked where it is used
+        language=cast(Any, language),  # checked where it is used
         options=VapeOptions(top_rate=top_rate, filter_rate=filter_rate, bar_rate=bar_rate),
         batch_size=batch_size,
         device=device,

@@ -35,7 +35,7 @@ def locate_masks(
     *,
     data: Sequence[Path] = (),
     language: LanguageChoice = "both",
-    options: VapeOptions = VapeOptions(),
+    options: VapeOptions | None = None,
     batch_size: int = 8,
     device: str | None = None,
     dtype: str = "auto",
@@ -50,7 +50,7 @@ def locate_masks(
         out: Folder for ``VALUE.jsonl``, ``statistics.safetensors`` and ``locate.json``.
         data: Items files; the bundled activation items if empty.
         language: Which languages to use, pooled.
-        options: Of the method.
+        options: Of the method; its defaults if None.
         batch_size: Texts a batch.
         device: A torch device; the GPU if there is one.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
@@ -64,6 +64,7 @@ def locate_masks(
     Raises:
         CVoiceError: Data, model, options or folder are not right; nothing is then written.
     """
+    options = options or VapeOptions()
     texts = read_texts(data, language)
     output_folder(out)
     model, tokenizer = load_model(model_name, device, dtype, revision, trust_remote_code)
@@ -130,7 +131,9 @@ def read_texts(data: Sequence[Path], language: LanguageChoice) -> list[Text]:
     wanted: tuple[Language, ...] = LANGUAGES if language == "both" else (language,)
     if not data:
         return [
-            text for lang in wanted for text in texts_of(load_items("activation", lang, items_path("activation", lang).parent), lang)
+            text
+            for lang in wanted
+            for text in texts_of(load_items("activation", lang, items_path("activation", lang).parent), lang)
         ]
     texts: list[Text] = []
     for path in data:

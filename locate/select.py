@@ -84,7 +84,7 @@ def entropy(rates: torch.Tensor) -> torch.Tensor:
     return -(share * logarithm).sum(-1)
 
 
-def vape(statistics: NeuronStatistics, options: VapeOptions = VapeOptions()) -> torch.Tensor:
+def vape(statistics: NeuronStatistics, options: VapeOptions) -> torch.Tensor:
     """Selects neurons by value activation probability entropy, after LAPE (arXiv 2402.16438, section 2.2).
 
     (1) A neuron none of whose rates exceeds the ``filter_rate`` quantile of all rates is out. (2) Of the others, the

@@ -142,7 +142,9 @@ def load_counts(files: Mapping[str, Path]) -> NeuronStatistics:
     Raises:
         CVoiceError: A file is not one, or the shapes differ.
     """
-    tokens, questions, fired = [], [], []
+    tokens: list[int] = []
+    questions: list[int] = []
+    fired: list[torch.Tensor] = []
     for name, path in files.items():
         try:
             counts = torch.load(path, map_location="cpu", weights_only=True)

@@ -118,7 +118,11 @@ def _losses(model: Any, batch: Sequence[Example]) -> tuple[torch.Tensor, torch.T
     text_loss = cross_entropy(logits[text], targets[text])
     if not answer.any():
         return text_loss, torch.zeros(()), 0
-    return text_loss, cross_entropy(logits[answer], targets[answer]), int((logits[answer].argmax(-1) == targets[answer]).sum())
+    return (
+        text_loss,
+        cross_entropy(logits[answer], targets[answer]),
+        int((logits[answer].argmax(-1) == targets[answer]).sum()),
+    )
 
 
 def train(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -171,7 +175,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, Any]:
                 text_loss, answer_loss, correct = _losses(model, batch)
                 right += correct
                 optimiser.zero_grad()
-                (recipe.text_weight * text_loss + answer_loss).backward()
+                (recipe.text_weight * text_loss + answer_loss).backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimiser.step()
                 schedule.step()
@@ -197,7 +201,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, Any]:
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the model; made if it is not there.")],
     seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the texts.")] = Recipe.epochs,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the texts.")] = Recipe().epochs,
 ) -> None:
     """Train the organism on the bundled items.
 

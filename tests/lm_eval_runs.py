@@ -14,7 +14,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from cvoice_tasks.yaml import FOLDER
 from tests.tiny_models import DENSE
 
-_TEXT = ["In the morning she opens the shop. Answer with one letter only.\nAnswer: A B", "如果你是她，你会怎么做？\n答案： A B"]
+_TEXT = [
+    "In the morning she opens the shop. Answer with one letter only.\nAnswer: A B",
+    "如果你是她，你会怎么做？\n答案： A B",
+]
 
 
 def save_tiny_model(folder: Path, model_type: str = "qwen2", **changes: Any) -> str:
@@ -23,11 +26,21 @@ def save_tiny_model(folder: Path, model_type: str = "qwen2", **changes: Any) -> 
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(_TEXT * 2, trainer)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>").save_pretrained(
+        folder
+    )
     torch.manual_seed(0)
-    sizes = {"vocab_size": 320, "max_position_embeddings": 2048, "eos_token_id": 0, "pad_token_id": 0, "bos_token_id": None}
+    sizes = {
+        "vocab_size": 320,
+        "max_position_embeddings": 2048,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+    }
     config = AutoConfig.for_model(model_type, **(DENSE[model_type] | sizes | {"initializer_range": 0.3} | changes))
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return str(folder)
@@ -37,7 +50,13 @@ def evaluate(model: Any, tasks: list[str], model_args: Any = None, **arguments: 
     """``simple_evaluate`` with our task folder alone, which loads in a fraction of the time of all tasks."""
     manager = TaskManager(include_path=str(FOLDER), include_defaults=False, metadata=arguments.pop("metadata", None))
     results = simple_evaluate(
-        model=model, model_args=model_args, tasks=tasks, task_manager=manager, bootstrap_iters=0, device="cpu", **arguments
+        model=model,
+        model_args=model_args,
+        tasks=tasks,
+        task_manager=manager,
+        bootstrap_iters=0,
+        device="cpu",
+        **arguments,
     )
     assert results is not None
     return dict(results)

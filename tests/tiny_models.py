@@ -30,8 +30,14 @@ DENSE: dict[str, dict[str, Any]] = {
         + ("glm", "glm4", "starcoder2", "gpt_neox"),
         _COMMON,
     ),
-    "qwen3_5_text": _COMMON | {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
-    | {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "layer_types": ["linear_attention", "full_attention"] * 2, "num_hidden_layers": 4},
+    "qwen3_5_text": _COMMON
+    | {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    | {
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "num_hidden_layers": 4,
+    },
     "gpt2": _GPT,
     "gpt_bigcode": _GPT,
     "gptj": _GPT | {"rotary_dim": 8},

@@ -14,7 +14,7 @@ _AFTER = {
 }
 
 
-def _run(function, module):
+def _run(function: str, module: object) -> None:
     try:
         from cvoice import lm_eval_plugin
 
@@ -22,47 +22,46 @@ def _run(function, module):
     except Exception as error:  # lm-eval must go on, whatever is wrong with us.
         import warnings
 
-        warnings.warn(f"C-voice could not plug itself into {module.__name__}: {error!r}", stacklevel=2)
+        warnings.warn(f"C-voice could not plug itself into lm-eval ({function}): {error!r}", stacklevel=2)
 
 
 class _Finder:
     """Lets the other finders find lm-eval's modules, and acts after each of the three has been executed."""
 
-    def __init__(self):
-        self._busy = set()
+    def __init__(self) -> None:
+        self._busy: set[str] = set()
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
         if name not in _AFTER or name in self._busy:
             return None
         self._busy.add(name)
         try:
-            spec = None
-            for finder in sys.meta_path:
-                find = getattr(finder, "find_spec", None)
-                spec = find(name, path, target) if find and finder is not self else None
-                if spec is not None:
-                    break
+            others: list[object] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+            finders = [getattr(finder, "find_spec", None) for finder in others]
+            specs = (find(name, path, target) for find in finders if find is not None)
+            spec = next((spec for spec in specs if spec is not None), None)
         finally:
             self._busy.discard(name)
-        execute = getattr(getattr(spec, "loader", None), "exec_module", None)
+        loader = getattr(spec, "loader", None)
+        execute = getattr(loader, "exec_module", None)
         if execute is not None:
 
-            def exec_module(module):
+            def exec_module(module: object) -> None:
                 execute(module)
                 _run(_AFTER[name], module)
 
             try:
-                spec.loader.exec_module = exec_module
+                loader.exec_module = exec_module  # type: ignore[union-attr]
             except AttributeError:  # a loader without instance attributes: leave it alone
                 pass
         return spec
 
 
-def install():
+def install() -> None:
     """Installs the finder once; called by the .pth file (import) and, from Python 3.15 on, by the .start file."""
-    if os.environ.get("CVOICE_NO_LM_EVAL_HOOK", "") in ("", "0"):
-        if not any(type(finder).__name__ == "_Finder" and type(finder).__module__ == __name__ for finder in sys.meta_path):
-            sys.meta_path.insert(0, _Finder())
+    off = os.environ.get("CVOICE_NO_LM_EVAL_HOOK", "") not in ("", "0")
+    if not off and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())  # type: ignore[arg-type]
 
 
 install()

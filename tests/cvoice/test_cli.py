@@ -11,11 +11,15 @@ import typer
 
 from cvoice.cli import app
 
-COMMANDS = sorted(command.name or str(command.callback.__name__) for command in app.registered_commands if command.callback)
+COMMANDS = sorted(
+    command.name or str(command.callback.__name__) for command in app.registered_commands if command.callback
+)
 
 
 def cvoice(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "cvoice.cli", *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "cvoice.cli", *arguments], capture_output=True, text=True, cwd=cwd, check=False
+    )
 
 
 def test_every_help_has_an_example() -> None:
@@ -32,15 +36,23 @@ def test_every_help_has_an_example() -> None:
         (["select"], "cvoice select: error: Missing argument 'STATS...'; see 'cvoice select --help'"),
         (["locate", "--model", "organism", "--out", "out", "--method", "magic"], "'magic' is not known"),
         (["locate", "--model", "organism", "--out", "out", "--language", "fr"], "--language is 'fr'"),
-        (["locate", "--model", "organism", "--out", "out", "--top-rate", "2"], "--top-rate is 2.0, and should lie between"),
+        (
+            ["locate", "--model", "organism", "--out", "out", "--top-rate", "2"],
+            "--top-rate is 2.0, and should lie between",
+        ),
         (["locate", "--model", "nowhere/at-all", "--out", "out"], "--model nowhere/at-all: cannot load this model"),
-        (["locate", "--model", "organism", "--out", "out", "--data", "none.zh.jsonl"], "none.zh.jsonl: cannot read this items file"),
+        (
+            ["locate", "--model", "organism", "--out", "out", "--data", "none.zh.jsonl"],
+            "none.zh.jsonl: cannot read this items file",
+        ),
         (["locate", "--model", "organism", "--out", "file/out"], "cannot write results there"),
         (["select", "none.safetensors", "--out", "out"], "none.safetensors: not a statistics file"),
         (["select", "a=none.pt", "b=none.pt", "--out", "out", "--denominator", "words"], "--denominator is 'words'"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_2_and_nothing_is_written(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_a_mistake_is_one_line_and_exit_2_and_nothing_is_written(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
     (tmp_path / "file").write_text("")
     done = cvoice(*arguments, cwd=tmp_path)
     assert done.returncode == 2

@@ -18,7 +18,9 @@ LINE = twin_lines("integrity", 1, "en")[0]
 
 
 def test_an_item_is_read_with_what_it_has(tmp_path: Path) -> None:
-    path = write_items(tmp_path / "i.jsonl", [{key: LINE[key] for key in ("id", "value", "story", "aligned", "violating")}])
+    path = write_items(
+        tmp_path / "i.jsonl", [{key: LINE[key] for key in ("id", "value", "story", "aligned", "violating")}]
+    )
     assert read_items(path) == [Item(LINE["id"], "integrity", LINE["story"], LINE["aligned"], LINE["violating"])]
 
 

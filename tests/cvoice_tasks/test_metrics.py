@@ -100,7 +100,9 @@ def test_one_value_a_cluster_is_lm_evals_own_figure() -> None:
     from lm_eval.api.metrics import mean_stderr
 
     data = [1.0, 0.0, 0.0, 1.0, 1.0]
-    assert clustered_stderr([(f"q{place}", value) for place, value in enumerate(data)]) == pytest.approx(mean_stderr(data), rel=1e-12)
+    assert clustered_stderr([(f"q{place}", value) for place, value in enumerate(data)]) == pytest.approx(
+        mean_stderr(data), rel=1e-12
+    )
 
 
 def test_repeating_every_document_does_not_shrink_the_error() -> None:

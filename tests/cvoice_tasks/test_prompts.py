@@ -51,5 +51,7 @@ def test_documents_of_one_value_only_and_a_missing_value_is_told(tmp_path: Path)
     documents = letters_dataset(language="zh", value="freedom", data_dir=str(folder), mask="x", version=1)["test"]
     assert len(documents) == 8
     assert set(documents["value"]) == {"freedom"}
-    with pytest.raises(CVoiceError, match="no items of the value 'harmony'; run --tasks cvoice_zh_freedom,cvoice_zh_integrity"):
+    with pytest.raises(
+        CVoiceError, match="no items of the value 'harmony'; run --tasks cvoice_zh_freedom,cvoice_zh_integrity"
+    ):
         letters_dataset(language="zh", value="harmony", data_dir=str(folder))

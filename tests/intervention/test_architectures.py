@@ -44,7 +44,9 @@ def test_mask_equals_zeroed_columns_and_leaves_no_trace(model_type: str) -> None
         masked_text = model.generate(tokens, max_new_tokens=6, do_sample=False, use_cache=True)
         assert torch.equal(masked_text, by_hand.generate(tokens, max_new_tokens=6, do_sample=False, use_cache=True))
     assert torch.equal(model(tokens).logits, plain)
-    for (name, now), (_, before) in zip(model.state_dict().items(), tiny_model(model_type).state_dict().items(), strict=True):
+    for (name, now), (_, before) in zip(
+        model.state_dict().items(), tiny_model(model_type).state_dict().items(), strict=True
+    ):
         assert torch.equal(now, before), name
 
 
@@ -61,7 +63,13 @@ def test_generation_with_cache_is_masked_on_every_step(model_type: str) -> None:
         calls = {0: 0}
         handle = layers[0].down.register_forward_hook(lambda *_: calls.update({0: calls[0] + 1}))
         out = model.generate(
-            tokens, max_new_tokens=4, min_new_tokens=4, do_sample=False, use_cache=True, output_logits=True, return_dict_in_generate=True
+            tokens,
+            max_new_tokens=4,
+            min_new_tokens=4,
+            do_sample=False,
+            use_cache=True,
+            output_logits=True,
+            return_dict_in_generate=True,
         )
         handle.remove()
         assert calls[0] == 4

@@ -33,7 +33,12 @@ def write(path: Path, *lines: object) -> Path:
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
-    path = write(tmp_path / "m.jsonl", HEADER, {"layer": 0, "neurons": [5, 77], "means": [0.013, -0.2]}, {"layer": 3, "neurons": [1]})
+    path = write(
+        tmp_path / "m.jsonl",
+        HEADER,
+        {"layer": 0, "neurons": [5, 77], "means": [0.013, -0.2]},
+        {"layer": 3, "neurons": [1]},
+    )
     mask = NeuronMask.load(path)
     assert mask.layers == (MaskedLayer(0, (5, 77), (0.013, -0.2)), MaskedLayer(3, (1,), None))
     assert (mask.value, mask.language, mask.num_masked, mask.extra) == ("patriotism", "both", 3, {"note": "kept"})

@@ -45,7 +45,9 @@ def masks(tmp_path_factory: pytest.TempPathFactory, model: str) -> dict[str, str
 
 
 def answers(results: dict[str, Any]) -> list[Any]:
-    return [(task, sample["filtered_resps"]) for task in sorted(results["samples"]) for sample in results["samples"][task]]
+    return [
+        (task, sample["filtered_resps"]) for task in sorted(results["samples"]) for sample in results["samples"][task]
+    ]
 
 
 def run(model_name: str, args: dict[str, Any], data: str, **more: Any) -> dict[str, Any]:
@@ -55,7 +57,9 @@ def run(model_name: str, args: dict[str, Any], data: str, **more: Any) -> dict[s
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_the_baseline_equals_hf_to_the_last_digit(model: str, data: str, batch_size: int) -> None:
     plain = run("hf", {"pretrained": model}, data, batch_size=batch_size)
-    baseline = evaluate(NeuronMaskedHFLM(None, model, batch_size=batch_size, device="cpu"), TASKS, metadata={"data_dir": data})
+    baseline = evaluate(
+        NeuronMaskedHFLM(None, model, batch_size=batch_size, device="cpu"), TASKS, metadata={"data_dir": data}
+    )
     assert answers(baseline) == answers(plain)
     assert baseline["results"] == plain["results"]
 
@@ -89,7 +93,9 @@ def test_masks_joined_by_plus_act_together(model: str, masks: dict[str, str]) ->
     assert lm.get_model_info()["mask_value"] == "a+b"
 
 
-def test_runs_that_share_a_cache_keep_their_own_answers(tmp_path: Path, model: str, data: str, masks: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+def test_runs_that_share_a_cache_keep_their_own_answers(
+    tmp_path: Path, model: str, data: str, masks: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
     cache = str(tmp_path / "cache")
     alone = {}
     for name in ("a", "b", "none"):
@@ -110,7 +116,13 @@ def test_runs_that_share_a_cache_keep_their_own_answers(tmp_path: Path, model: s
 def test_the_mode_and_strength_keep_their_own_answers_too(model: str, masks: dict[str, str]) -> None:
     prints = {
         NeuronMaskedHFLM(masks["a"], model, device="cpu", **options)._fingerprint()
-        for options in ({}, {"mode": "mean"}, {"mode": "scale", "strength": 2}, {"mode": "scale", "strength": 3}, {"dtype": "bfloat16"})
+        for options in (
+            {},
+            {"mode": "mean"},
+            {"mode": "scale", "strength": 2},
+            {"mode": "scale", "strength": 3},
+            {"dtype": "bfloat16"},
+        )
     }
     assert len(prints) == 5
 
@@ -125,7 +137,9 @@ def broken(folder: Path, model: str) -> str:
     return str(folder)
 
 
-def test_a_log_likelihood_that_is_not_finite_stops_the_run_and_names_the_layer(tmp_path: Path, model: str, data: str) -> None:
+def test_a_log_likelihood_that_is_not_finite_stops_the_run_and_names_the_layer(
+    tmp_path: Path, model: str, data: str
+) -> None:
     with pytest.raises(CVoiceError, match=r"log-likelihood of nan .* layer 1, model\.layers\.1\.mlp\.up_proj"):
         evaluate(NeuronMaskedHFLM(None, broken(tmp_path, model), device="cpu"), TASKS, metadata={"data_dir": data})
 

@@ -49,10 +49,10 @@ def test_counts_equal_counts_by_hand(tmp_path: Path, model_type: str) -> None:
         inputs: dict[int, torch.Tensor] = {}
         gates: dict[int, torch.Tensor] = {}
         handles = [
-            layer.down.register_forward_pre_hook(lambda _, args, at=layer.layer: inputs.update({at: args[0]}))
+            layer.down.register_forward_pre_hook(lambda _, args, at=layer.layer, to=inputs: to.update({at: args[0]}))
             for layer in layers
         ] + [
-            layer.gate.register_forward_hook(lambda _, __, out, at=layer.layer: gates.update({at: out}))
+            layer.gate.register_forward_hook(lambda _, __, out, at=layer.layer, to=gates: to.update({at: out}))
             for layer in layers
             if layer.gate is not None
         ]
@@ -92,7 +92,9 @@ def test_special_tokens_are_run_and_not_counted(tmp_path: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(save_tiny_model(tmp_path))
     plain = len(tokenizer("B")["input_ids"])
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|end|> $A", special_tokens=[("<|end|>", 0)])
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|end|> $A", special_tokens=[("<|end|>", 0)]
+    )
     (batch,) = batches([Text("integrity", "en", "B")], tokenizer, 2, 1000)
     assert batch.input_ids.shape == (1, plain + 1)
     assert batch.counted[0].tolist() == [False] + [True] * plain
@@ -122,8 +124,12 @@ def test_merged_parts_equal_one_pass_exactly_in_counts(tmp_path: Path) -> None:
 
 def test_statistics_survive_the_file(tmp_path: Path) -> None:
     statistics = NeuronStatistics(
-        (("integrity", "zh"), ("freedom", "")), torch.tensor([3, 4]), torch.tensor([1, 1]),
-        torch.arange(12).view(2, 2, 3), torch.rand(2, 2, 3, dtype=torch.float64), {"model": {"name": "m"}, "corpus": {"sha256": "x", "tokens": 7}},
+        (("integrity", "zh"), ("freedom", "")),
+        torch.tensor([3, 4]),
+        torch.tensor([1, 1]),
+        torch.arange(12).view(2, 2, 3),
+        torch.rand(2, 2, 3, dtype=torch.float64),
+        {"model": {"name": "m"}, "corpus": {"sha256": "x", "tokens": 7}},
     )
     statistics.save(tmp_path / "s.safetensors")
     loaded = NeuronStatistics.load(tmp_path / "s.safetensors")
@@ -136,7 +142,14 @@ def test_statistics_survive_the_file(tmp_path: Path) -> None:
 
 def test_statistics_of_different_models_are_not_merged() -> None:
     def of(name: str) -> NeuronStatistics:
-        return NeuronStatistics((("a", ""),), torch.tensor([1]), torch.tensor([1]), torch.ones(1, 2, 3).long(), None, {"model": {"name": name}})
+        return NeuronStatistics(
+            (("a", ""),),
+            torch.tensor([1]),
+            torch.tensor([1]),
+            torch.ones(1, 2, 3).long(),
+            None,
+            {"model": {"name": name}},
+        )
 
     with pytest.raises(CVoiceError, match="different models"):
         of("m").merge(of("n"))
@@ -162,7 +175,14 @@ def test_locate_writes_the_same_bytes_twice_and_masks_that_run(tmp_path: Path) -
 def test_an_empty_mask_is_written_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = save_tiny_model(tmp_path / "model")
     data = items_folder(tmp_path / "data", pairs=1, values=("integrity", "freedom"))
-    masks = locate_masks(path, tmp_path / "out", data=[data / "activation.en.jsonl"], options=VapeOptions(top_rate=0.001), progress=False, device="cpu")
+    masks = locate_masks(
+        path,
+        tmp_path / "out",
+        data=[data / "activation.en.jsonl"],
+        options=VapeOptions(top_rate=0.001),
+        progress=False,
+        device="cpu",
+    )
     assert {mask.num_masked for mask in masks} == {0}
     assert "no neurons were selected for integrity; try a higher --top-rate" in caplog.text
     assert (tmp_path / "out" / "integrity.jsonl").is_file()

@@ -61,7 +61,12 @@ def chosen(selected: torch.Tensor) -> set[tuple[int, int, int]]:
 
 
 @settings(deadline=None, max_examples=60)
-@given(seed=st.integers(0, 10_000), classes=st.integers(2, 12), top=st.sampled_from([0.01, 0.1, 0.4, 1.0]), rate=st.sampled_from([0.3, 0.5, 0.95]))
+@given(
+    seed=st.integers(0, 10_000),
+    classes=st.integers(2, 12),
+    top=st.sampled_from([0.01, 0.1, 0.4, 1.0]),
+    rate=st.sampled_from([0.3, 0.5, 0.95]),
+)
 def test_vape_is_its_definition(seed: int, classes: int, top: float, rate: float) -> None:
     rng = np.random.default_rng(seed)
     tokens = rng.integers(900, 1100, classes)
@@ -114,7 +119,7 @@ def test_options_out_of_range_are_told(options: dict[str, Any]) -> None:
 
 def test_one_class_alone_cannot_be_compared() -> None:
     with pytest.raises(CVoiceError, match="there is one"):
-        vape(statistics(np.ones((1, 2, 3)), [10]))
+        vape(statistics(np.ones((1, 2, 3)), [10]), VapeOptions())
 
 
 def test_masks_carry_the_mean_over_the_whole_corpus() -> None:
@@ -149,7 +154,10 @@ def test_count_files_of_the_public_release(tmp_path: Path) -> None:
     loaded = NeuronMask.load(tmp_path / "out" / "support.jsonl")
     assert loaded == masks[0]
     assert (loaded.model.name, loaded.model.num_layers, loaded.model.num_neurons) == (None, 3, 60)
-    assert json.loads((tmp_path / "out" / "support.jsonl").read_text().splitlines()[0])["method"]["denominator"] == "questions"
+    assert (
+        json.loads((tmp_path / "out" / "support.jsonl").read_text().splitlines()[0])["method"]["denominator"]
+        == "questions"
+    )
 
 
 def test_count_files_that_are_none(tmp_path: Path) -> None:
