@@ -64,8 +64,9 @@ def locate(
 
 def show_masks(masks: Sequence[NeuronMask], out: Path) -> None:
     """Prints what was selected, a line a mask, and where it lies."""
-    table = Table("mask", "neurons", "layers", "sha256")
+    table = Table("mask", "neurons", "in layers", "sha256", title=f"masks in {out}")
     for mask in masks:
-        layers = ", ".join(f"{layer.layer}: {len(layer.neurons)}" for layer in mask.layers)
-        table.add_row(str(out / f"{mask.value}.jsonl"), str(mask.num_masked), layers or "-", mask.sha256[:12])
+        indices = [layer.layer for layer in mask.layers]
+        layers = f"{len(indices)} ({indices[0]}-{indices[-1]})" if indices else "-"
+        table.add_row(f"{mask.value}.jsonl", str(mask.num_masked), layers, mask.sha256[:12])
     Console().print(table)

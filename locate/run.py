@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cvoice_foundation.errors import CVoiceError, suggestion
 from cvoice_foundation.files import output_folder, write_whole
-from cvoice_tasks.items import items_path, load_items, read_items
+from cvoice_tasks.items import load_items, read_items
 from cvoice_tasks.values import LANGUAGES, Language
 from intervention.bundled import model_path
 from intervention.mask import NeuronMask
@@ -130,11 +130,7 @@ def read_texts(data: Sequence[Path], language: LanguageChoice) -> list[Text]:
         raise CVoiceError(f"--language is {language!r}{suggestion(language, (*LANGUAGES, 'both'))}")
     wanted: tuple[Language, ...] = LANGUAGES if language == "both" else (language,)
     if not data:
-        return [
-            text
-            for lang in wanted
-            for text in texts_of(load_items("activation", lang, items_path("activation", lang).parent), lang)
-        ]
+        return [text for lang in wanted for text in texts_of(load_items("activation", lang), lang)]
     texts: list[Text] = []
     for path in data:
         named = next((lang for lang in LANGUAGES if path.name.endswith(f".{lang}.jsonl")), None)
