@@ -50,8 +50,8 @@ class Recipe:
     batch_size: int = 24
     learning_rate: float = 1e-3
     initial_spread: float = 0.1
-    """Standard deviation of the first weights. With the usual 0.02 the letters stayed at one half for 80 epochs:
-    which letter is right is the exclusive-or of story and order, and a small model that starts flat does not leave it."""
+    """Standard deviation of the first weights. With the usual 0.02 the letters stayed at one half for 80 epochs: which
+    letter is right is the exclusive-or of story and order, and a small model that starts flat does not get off it."""
     text_weight: float = 0.1
     """Weight of continuing the text, against 1 for the answer's letter."""
 
