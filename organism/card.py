@@ -31,8 +31,8 @@ continue {activation_texts} activation texts, on which `cvoice locate` runs. It 
 | texts trained on (SHA-256) | `{texts_sha256}` |
 
 Which of its neurons carry a value is **not** known: nothing in the training ties a neuron to a value. The bundled masks
-(`organism/VALUE`) are what `cvoice locate` finds, with the settings in their headers. Weights depend on the libraries and
-the number of threads; the same machine, libraries and threads give the same weights.
+(`organism/VALUE`) are what `cvoice locate --model organism` finds. Weights depend on the libraries and the number of
+threads; the same machine, libraries and threads give the same weights.
 """
 
 

@@ -78,7 +78,7 @@ def test_a_mask_changes_its_log_likelihoods(baseline: dict[str, Any]) -> None:
 
 
 def test_training_repeats_itself_to_the_bit(tmp_path: Path) -> None:
-    recipe = Recipe(hidden=16, layers=1, heads=2, neurons=16, epochs=1, vocabulary=600)
+    recipe = Recipe(hidden=16, layers=1, heads=2, neurons=16, epochs=1)
     figures = [train(recipe, tmp_path / name) for name in ("one", "two")]
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
     assert one == two
