@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,9 +81,8 @@ def apply_mask(model: nn.Module, mask: NeuronMask, mode: str = "zero", strength:
     ablation = Ablation(mask, checked_mode, checked_strength, layers)
     try:
         with torch.no_grad():
-            if _is_compiled(model):
-                # Compiled graphs do not look for new hooks; registered first, this runs last.
-                ablation._undo.append(torch.compiler.reset)
+            # Registered first, so that it runs last.
+            ablation._undo.append(functools.partial(_forget_graphs, model))
             changed = [_apply_to_layer(ablation, site_of(neurons, model), masked) for neurons, masked in layers]
             if not any(changed):
                 raise CVoiceError(
@@ -90,6 +90,7 @@ def apply_mask(model: nn.Module, mask: NeuronMask, mode: str = "zero", strength:
                     "already); was the mask applied before, as in an exported checkpoint?"
                 )
             _prove_reached(model, [neurons for neurons, _ in layers])
+            _forget_graphs(model)
     except BaseException:
         ablation.remove()
         raise
@@ -212,11 +213,13 @@ def _check_order(neurons: LayerNeurons, masked: MaskedLayer) -> None:
         )
 
 
-def _is_compiled(model: nn.Module) -> bool:
-    return hasattr(model, "_orig_mod") or any(
+def _forget_graphs(model: nn.Module) -> None:
+    """Has a compiled model compiled anew: its graphs do not look for hooks that came or went (tried, torch 2.13)."""
+    if any(
         hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
         for module in model.modules()
-    )
+    ):
+        torch.compiler.reset()
 
 
 def _prove_reached(model: nn.Module, layers: Sequence[LayerNeurons]) -> None:
@@ -227,8 +230,11 @@ def _prove_reached(model: nn.Module, layers: Sequence[LayerNeurons]) -> None:
         module.register_forward_pre_hook(lambda _module, _args, name=name: reached.add(name))
         for name, module in modules.items()
     ]
+    _forget_graphs(model)
+    device = torch.device(getattr(model, "device", "cpu"))
     try:
-        model(torch.zeros(1, 2, dtype=torch.long, device=getattr(model, "device", None)))
+        # An offloaded model calls itself "meta", and takes its input from anywhere.
+        model(torch.zeros(1, 2, dtype=torch.long, device="cpu" if device.type == "meta" else device))
     finally:
         for handle in handles:
             handle.remove()

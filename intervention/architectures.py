@@ -23,19 +23,10 @@ SHARED: Literal["shared"] = "shared"
 
 # act(x) > 0 exactly where x > 0, so the sign can be read before the activation function.
 _SIGN_KEEPING = frozenset(
-    [
-        "silu",
-        "swish",
-        "relu",
-        "relu2",
-        "gelu",
-        "gelu_new",
-        "gelu_fast",
-        "gelu_python",
-        "gelu_pytorch_tanh",
-        "gelu_accurate",
-        "quick_gelu",
-    ]
+    (
+        *("silu", "swish", "relu", "relu2", "gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh"),
+        *("gelu_accurate", "quick_gelu"),
+    )
 )
 _ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function", "activation")
 

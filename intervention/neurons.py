@@ -84,9 +84,9 @@ class LayerNeurons:
             weight = getattr(self.module, "weight", None)
             return weight if isinstance(weight, torch.Tensor) else None
         assert isinstance(self.expert, int)
-        weights = self.module.down_proj
-        assert isinstance(weights, torch.Tensor)
-        return weights[self.expert]
+        weights: Any = self.module.down_proj
+        slice_of_expert: torch.Tensor = weights[self.expert]
+        return slice_of_expert
 
     @property
     def axis(self) -> int:
@@ -103,7 +103,7 @@ def expert_label(expert: Expert) -> str:
 
 def base_model(model: nn.Module) -> nn.Module:
     """The transformers model inside a compiled or PEFT-wrapped one; the model itself if it is neither."""
-    inner = getattr(model, "_orig_mod", model)
+    inner: Any = getattr(model, "_orig_mod", model)
     if hasattr(inner, "get_base_model"):
         inner = inner.get_base_model()
     assert isinstance(inner, nn.Module)
