@@ -178,6 +178,8 @@ def _apply_to_layer(ablation: Ablation, site: Site, masked: MaskedLayer) -> bool
 
     factor = weight_factor(ablation.mode, ablation.strength)
     folds = factor is not None and foldable(neurons) and stays_exact(neurons, masked.neurons, factor)
+    if not folds:
+        site.check_hookable()
     if ablation.mode in ("mean", "add"):
         _check_order(neurons, masked)
     probe = site.probe()

@@ -9,6 +9,7 @@ as they did before. With the last tap gone the model's implementation is what it
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -38,32 +39,37 @@ class Routed:
     tokens: torch.Tensor
     gates: torch.Tensor
 
-    @functools.cached_property
-    def starts(self) -> list[int]:
-        """Where each expert's rows start, and where the last one's end; waits for the device, once a layer."""
-        counts = torch.bincount(self.experts).cumsum(0).tolist() if len(self.experts) else []
-        return [0, *counts]
 
-    def rows_of(self, expert: int) -> slice:
-        """The rows of one expert."""
-        starts = self.starts
-        return slice(starts[expert], starts[expert + 1]) if expert + 1 < len(starts) else slice(0, 0)
+Watcher = Callable[[torch.Tensor, Routed], None]
+"""Is shown all activations of a layer's experts, ``[rows, neurons]``, ordered by expert."""
 
 
-Tap = Callable[[torch.Tensor, Routed], torch.Tensor]
-"""Activations ``[rows, neurons]``, ordered by expert, to activations of the same shape."""
+@dataclass(frozen=True, eq=False)
+class Tap:
+    """A function on the activations of a layer's experts; equal to itself alone, so that taking it off is exact.
+
+    Attributes:
+        expert: Whose rows ``operator`` changes.
+        operator: ``[rows, neurons]`` to the same shape.
+        watcher: Sees all rows and changes nothing; then the other two are None.
+    """
+
+    expert: int | None = None
+    operator: Callable[[torch.Tensor], torch.Tensor] | None = None
+    watcher: Watcher | None = None
+
 
 _TAPS: WeakKeyDictionary[nn.Module, list[Tap]] = WeakKeyDictionary()
 _TAPPED_MODELS: WeakKeyDictionary[nn.Module, tuple[dict[str, str | None], int]] = WeakKeyDictionary()
 
 
-def tap(model: nn.Module, neurons: LayerNeurons, act: Tap, *, first: bool = False) -> Callable[[], None]:
-    """Lets a function see and change the activations of a layer's experts.
+def tap(model: nn.Module, neurons: LayerNeurons, entry: Tap, *, first: bool = False) -> Callable[[], None]:
+    """Lets a function see or change the activations of a layer's experts.
 
     Args:
         model: The model.
         neurons: Any expert's neurons of the layer.
-        act: The function.
+        entry: The function.
         first: Whether it comes before the taps that are there, not behind them.
 
     Returns:
@@ -76,20 +82,15 @@ def tap(model: nn.Module, neurons: LayerNeurons, act: Tap, *, first: bool = Fals
     if not dispatched(neurons):
         raise CVoiceError(
             f"layer {neurons.layer}: these {whole.config.model_type} experts do not run through transformers' "
-            "experts interface, so only mode=zero, and mode=scale with a power of two, can act on them"
+            "experts interface, so their activations cannot be reached"
         )
     taps = _TAPS.setdefault(neurons.module, [])
-    # A function of its own for every tap, so that taking one off never takes an equal one.
-    entry: Tap = functools.partial(act)
     taps.insert(0 if first else len(taps), entry)
     _enter(whole)
-    done = False
 
     def undo() -> None:
-        nonlocal done
-        if not done:
-            done = True
-            taps[:] = [other for other in taps if other is not entry]
+        if entry in taps:
+            taps.remove(entry)
             _leave(whole)
 
     return undo
@@ -154,27 +155,26 @@ class _Tapped:
 
     def _apply_gate(self, gates: torch.Tensor) -> torch.Tensor:
         activations: torch.Tensor = self._module._apply_gate(gates)
-        routed = Routed(self._experts, self._tokens, gates)
-        for act in self._taps:
-            activations = act(activations, routed)
+        for changing, taps in itertools.groupby(self._taps, key=lambda entry: entry.watcher is None):
+            if changing:
+                activations = self._change(activations, list(taps))
+            else:
+                routed = Routed(self._experts, self._tokens, gates)
+                for entry in taps:
+                    assert entry.watcher is not None
+                    entry.watcher(activations, routed)
         return activations
 
-
-def act_on_expert(expert: int, operator: Callable[[torch.Tensor], torch.Tensor]) -> Tap:
-    """A tap that changes one expert's activations alone.
-
-    Args:
-        expert: Its index.
-        operator: ``[rows, neurons]`` to the same shape.
-    """
-
-    def act(activations: torch.Tensor, routed: Routed) -> torch.Tensor:
-        rows = routed.rows_of(expert)
-        if rows.start == rows.stop:
-            return activations
-        return torch.cat((activations[: rows.start], operator(activations[rows]), activations[rows.stop :]))
-
-    return act
+    def _change(self, activations: torch.Tensor, taps: list[Tap]) -> torch.Tensor:
+        """Waits for the device once, for where each expert's rows are."""
+        sizes = torch.bincount(self._experts, minlength=len(self._module.down_proj)).tolist()
+        pieces = list(torch.split(activations, sizes))
+        for entry in taps:
+            assert entry.expert is not None
+            assert entry.operator is not None
+            if sizes[entry.expert]:
+                pieces[entry.expert] = entry.operator(pieces[entry.expert])
+        return torch.cat(pieces)
 
 
 def fired(neurons: LayerNeurons, gates: torch.Tensor) -> torch.Tensor:

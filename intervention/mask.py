@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from cvoice_foundation.errors import CVoiceError
 from cvoice_foundation.files import dump_json_lines, read_json_lines, write_whole
+from intervention.architectures import Expert
 from intervention.mask_lines import MaskedLayer, ModelIdentity, check_layer, check_value, read_layer, read_model
 
 __all__ = ["MaskedLayer", "ModelIdentity", "NeuronMask", "union"]
@@ -82,6 +83,27 @@ class NeuronMask:
             "created": dict(self.created),
             **self.extra,
         }
+
+    def only(self, layers: Collection[int] | None = None, experts: Collection[Expert] | None = None) -> NeuronMask:
+        """The part of the mask that lies in some layers, and in some of their MLPs.
+
+        Args:
+            layers: Indices; None for all.
+            experts: Expert indices, ``"shared"``, and None for dense layers; left out, all.
+
+        Raises:
+            CVoiceError: Nothing is left.
+        """
+        kept = tuple(
+            line
+            for line in self.layers
+            if (layers is None or line.layer in layers) and (experts is None or line.expert in experts)
+        )
+        if not kept:
+            raise CVoiceError(f"mask {self.value!r} has no neurons in layers {layers}, experts {experts}")
+        chosen: dict[str, Any] = {"of": self.sha256, "layers": None if layers is None else sorted(layers)}
+        chosen["experts"] = None if experts is None else sorted(experts, key=str)
+        return replace(self, layers=kept, extra={**self.extra, "only": chosen})
 
     def save(self, path: Path) -> None:
         """Writes the mask file, whole or not at all.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -17,6 +19,9 @@ from intervention.bundled import load_mask, model_path
 from intervention.mask import NeuronMask
 from intervention.modes import MODES, check_mode
 from intervention.quantisation import take_quantisation
+
+# As long as lm-eval's: a rank may wait for another that has much longer texts.
+_NO_TIMEOUT = timedelta(weeks=52)
 
 _ABSENT: Any = object()
 """``mask=none`` arrives as None from lm-eval's command line, so None cannot mean "left out"."""
@@ -67,6 +72,7 @@ class NeuronMaskedHFLM(HFLM):
         else:
             check_mode(mode, strength, self._mask)
         self._quantisation = take_quantisation(kwargs)
+        _join_processes_without_accelerator()
         try:
             super().__init__(pretrained=model, **kwargs)
         except OSError as error:
@@ -216,6 +222,14 @@ class _NotANumberWatch(LogitsProcessor):  # type: ignore[misc]
         bad = torch.isnan(scores).any()
         self.seen = bad if self.seen is None else self.seen | bad
         return scores
+
+
+def _join_processes_without_accelerator() -> None:
+    """Lets ``torchrun`` work on CPU: accelerate looks for other processes there only when it is told to use the CPU."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
+        from accelerate import PartialState  # type: ignore[import-untyped,unused-ignore]
+
+        PartialState(cpu=True, timeout=_NO_TIMEOUT)
 
 
 def _neurons_by_layer(mask: NeuronMask) -> dict[str, int]:

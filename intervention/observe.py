@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cvoice_foundation.errors import CVoiceError
-from intervention.experts import Routed, dispatched, fired, tap, undispatched_activations
+from intervention.experts import Routed, Tap, Watcher, dispatched, fired, tap, undispatched_activations
 from intervention.neurons import SHARED, Expert, LayerNeurons, find_neurons
 
 
@@ -78,7 +78,7 @@ def observe(model: nn.Module, observer: Observer) -> Iterator[None]:
             elif neurons.expert != 0:
                 continue
             elif dispatched(neurons):
-                stack.callback(tap(model, neurons, _watching_tap(neurons, observer), first=True))
+                stack.callback(tap(model, neurons, Tap(watcher=_watcher(neurons, observer)), first=True))
             else:
                 hook = _undispatched_hook(neurons, observer)
                 stack.callback(neurons.module.register_forward_pre_hook(hook, prepend=True).remove)
@@ -108,11 +108,10 @@ def _watch_projection(neurons: LayerNeurons, observer: Observer) -> Iterator[Any
         yield neurons.gate.register_forward_hook(at_gate)
 
 
-def _watching_tap(neurons: LayerNeurons, observer: Observer) -> Callable[[torch.Tensor, Routed], torch.Tensor]:
-    def watch(activations: torch.Tensor, routed: Routed) -> torch.Tensor:
+def _watcher(neurons: LayerNeurons, observer: Observer) -> Watcher:
+    def watch(activations: torch.Tensor, routed: Routed) -> None:
         sign = fired(neurons, routed.gates.detach())
         observer(Observed(neurons.layer, "experts", activations.detach(), sign, routed.tokens, routed.experts))
-        return activations
 
     return watch
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cvoice_foundation.errors import CVoiceError
-from intervention.experts import act_on_expert, dispatched, tap, undispatched_activations
+from intervention.experts import Tap, dispatched, tap, undispatched_activations
 from intervention.modes import Operator
 from intervention.neurons import LayerNeurons, expert_label
 
@@ -22,6 +22,9 @@ class Site(Protocol):
     """Where the neurons of one MLP enter its down projection."""
 
     neurons: LayerNeurons
+
+    def check_hookable(self) -> None:
+        """Refuses a mask that cannot be folded where nothing else can act."""
 
     def probe(self) -> torch.Tensor:
         """Random activations ``[..., neurons]`` in the site's own dtype, on its device."""
@@ -49,6 +52,9 @@ def site_of(neurons: LayerNeurons, model: nn.Module) -> Site:
 class _ProjectionSite:
     def __init__(self, neurons: LayerNeurons, model: nn.Module) -> None:
         self.neurons, self._model = neurons, model
+
+    def check_hookable(self) -> None:
+        pass
 
     def probe(self) -> torch.Tensor:
         return _random(self.neurons, self._model, (1, 2, self.neurons.width))
@@ -84,12 +90,14 @@ class _ExpertSite:
         self.neurons, self._model, self._expert = neurons, model, neurons.expert
         self._other = 0 if neurons.expert else len(neurons.module.down_proj) - 1  # type: ignore[arg-type]
 
+    def check_hookable(self) -> None:
+        pass
+
     def probe(self) -> torch.Tensor:
         return _random(self.neurons, self._model, (4 if self._other == self._expert else 2, self.neurons.width))
 
     def call(self, activations: torch.Tensor) -> torch.Tensor:
-        replace = act_on_expert(self._expert, lambda _: activations)
-        undo = tap(self._model, self.neurons, replace, first=True)
+        undo = tap(self._model, self.neurons, Tap(self._expert, lambda _: activations), first=True)
         hidden = _random(self.neurons, self._model, (4, _hidden_size(self.neurons)))
         index = torch.tensor([[self._expert], [self._other]] * 2, device=hidden.device)
         try:
@@ -102,7 +110,7 @@ class _ExpertSite:
         return activations + shift
 
     def hook(self, operator: Operator) -> Callable[[], None]:
-        return tap(self._model, self.neurons, act_on_expert(self._expert, operator))
+        return tap(self._model, self.neurons, Tap(self._expert, operator))
 
     def expected(self, operator: Operator) -> torch.Tensor:
         undo = self.hook(operator)
@@ -117,8 +125,16 @@ class _BatchedExpertSite:
 
     def __init__(self, neurons: LayerNeurons, model: nn.Module) -> None:
         assert isinstance(neurons.expert, int)
-        self.neurons, self._model, self._expert = neurons, model, neurons.expert
-        self._hidden = _random(neurons, model, (2 * len(neurons.module.down_proj), _hidden_size(neurons)))  # type: ignore[arg-type]
+        self.neurons, self._expert = neurons, neurons.expert
+        count = len(neurons.module.down_proj)  # type: ignore[arg-type]
+        self._hidden = _random(neurons, model, (2 * count, _hidden_size(neurons)))
+
+    def check_hookable(self) -> None:
+        raise CVoiceError(
+            f"layer {self.neurons.layer}, {expert_label(self.neurons.expert)}: these experts do not run through "
+            "transformers' experts interface, so only mode=zero, and mode=scale with a power of two, act on them, and "
+            "on plain weights only; mask other layers or use one of those modes"
+        )
 
     def probe(self) -> torch.Tensor:
         """The activations that random tokens have: the module takes no others."""
@@ -142,11 +158,7 @@ class _BatchedExpertSite:
         return moved
 
     def hook(self, operator: Operator) -> Callable[[], None]:
-        raise CVoiceError(
-            f"layer {self.neurons.layer}, {expert_label(self.neurons.expert)}: these experts do not run through "
-            "transformers' experts interface, so only mode=zero, and mode=scale with a power of two, act on them, and "
-            "on plain weights only; mask other layers or use one of those modes"
-        )
+        raise NotImplementedError
 
 
 def _hidden_size(neurons: LayerNeurons) -> int:

@@ -40,8 +40,8 @@ def test_two_overlapping_masks_come_off_in_any_order(model_type: str, first: Any
     plain, before = model(tokens).logits, _state(model)
     mixture = model_type == "qwen2_moe"
     places: list[Any] = [(1, 0), (1, 3), (1, SHARED), (0, None)] if mixture else [(0, None), (2, None)]
-    one = tiny_mask({place: (1, 2, 3) for place in places}, means=0.5)
-    two = tiny_mask({place: (3, 4) for place in places[1:]}, means=0.5)
+    one = tiny_mask(dict.fromkeys(places, (1, 2, 3)), means=0.5)
+    two = tiny_mask(dict.fromkeys(places[1:], (3, 4)), means=0.5)
     for order in ((0, 1), (1, 0)):
         applied: list[Ablation] = [apply_mask(model, one, *first)]
         if second[0] == "mean" and applied[0].folded:
@@ -72,7 +72,9 @@ def test_a_later_mask_acts_on_what_the_earlier_left() -> None:
     expected = x.clone()
     expected[:, 1], expected[:, 2] = 0.6 * 2, 0.7 * 2
     with ablate(model, mask, "mean"), ablate(model, mask, "scale", 2.0):
-        torch.testing.assert_close(down(x), down.forward(expected / torch.tensor([2 if i in (1, 2) else 1 for i in range(56)])))
+        torch.testing.assert_close(
+            down(x), down.forward(expected / torch.tensor([2 if i in (1, 2) else 1 for i in range(56)]))
+        )
         with ablate(model, mask, "zero"):
             expected[:, 1:3] = 0
             assert torch.equal(down(x), down(expected))
@@ -88,7 +90,7 @@ def test_an_exception_in_a_run_undoes_everything(model_type: str, mode: str) -> 
     plain, before = model(tokens).logits, _state(model)
     mask = tiny_mask({(1, 0): (1,)} if model_type == "qwen2_moe" else {1: (1,)}, means=1.0)
     for error in (RuntimeError, KeyboardInterrupt):
-        with pytest.raises(error), ablate(model, mask, mode):
+        with pytest.raises(error), ablate(model, mask, mode):  # noqa: PT012 - the block is the run
             model(tokens)
             raise error
         _assert_as_before(model, before, plain)

@@ -61,7 +61,13 @@ def test_generation_with_cache_is_masked_on_every_step(model_type: str) -> None:
         calls = {0: 0}
         handle = layers[0].down.register_forward_hook(lambda *_: calls.update({0: calls[0] + 1}))
         out = model.generate(
-            tokens, max_new_tokens=4, min_new_tokens=4, do_sample=False, use_cache=True, output_logits=True, return_dict_in_generate=True
+            tokens,
+            max_new_tokens=4,
+            min_new_tokens=4,
+            do_sample=False,
+            use_cache=True,
+            output_logits=True,
+            return_dict_in_generate=True,
         )
         handle.remove()
         assert calls[0] == 4

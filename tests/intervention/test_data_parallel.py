@@ -32,10 +32,16 @@ def _run(launcher: list[str], arguments: list[str], tmp_path: Path) -> dict[str,
     script = tmp_path / "run.py"
     script.write_text(_RUN)
     out = tmp_path / f"{len(launcher)}.json"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
-    subprocess.run([sys.executable, *launcher, str(script), *arguments, str(out)], env=environment, check=True, timeout=170)
+    subprocess.run(
+        [sys.executable, *launcher, str(script), *arguments, str(out)], env=environment, check=True, timeout=170
+    )
     loaded: dict[str, list[object]] = json.loads(out.read_text())
     return loaded
 
