@@ -160,6 +160,7 @@ class NeuronMaskedHFLM(HFLM):
             self._ablation.strength if self._ablation else "",
             getattr(self.model.config, "_name_or_path", ""),
             *(self.revision, self.peft, self.delta, self.model.dtype, self.add_bos_token, self.prefix_token_id),
+            self._quantisation,
         ]
         return sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
 

@@ -72,6 +72,7 @@ def test_bitsandbytes(bits: int, checkpoint: str, mask_file: str) -> None:
         lm = _lm(mask_file, pretrained=checkpoint, mode=mode, strength=strength, **quantised)
         assert (lm.ablation.folded, lm.ablation.hooked) == (0, 43)
         assert _scores(lm) != before
+        assert lm._fingerprint() != _lm(mask_file, pretrained=checkpoint, mode=mode, strength=strength)._fingerprint()
         lm.ablation.remove()
         assert _scores(lm) == before
 
