@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from cvoice_foundation.errors import CVoiceError
 from intervention.ablation import ablate, apply_mask
 from intervention.experts import dispatched
-from intervention.neurons import LayerNeurons, find_neurons
+from intervention.neurons import SHARED, LayerNeurons, find_neurons
 from tests.tiny_masks import tiny_mask
 from tests.tiny_models import MIXTURES, some_tokens, tiny_model
 
@@ -117,6 +117,52 @@ def test_mean_scale_and_add_follow_their_formulas(model_type: str) -> None:
             assert ((masked - untouched)[[0, 1, 4]].abs().amax(-1) > 1e-4).all()
         assert torch.equal(model(tokens).logits, plain)
         assert model.config._experts_implementation == "grouped_mm"
+
+
+@pytest.mark.parametrize("model_type", DISPATCHED)
+@torch.no_grad()
+def test_generation_with_cache_is_masked_on_every_step(model_type: str) -> None:
+    """Step logits of a cached generation equal those of masked forward passes without a cache, to rounding."""
+    model, tokens = tiny_model(model_type), some_tokens(1)
+    with ablate(model, _mask(model, means=2.0), mode="mean") as ablation:
+        assert ablation.folded == 0
+        settings = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "use_cache": True}
+        out = model.generate(tokens, **settings, output_logits=True, return_dict_in_generate=True)
+        again = model(out.sequences[:, :-1], use_cache=False).logits[:, tokens.shape[1] - 1 :]
+    torch.testing.assert_close(torch.stack(out.logits, 1), again, rtol=1e-3, atol=1e-4)
+    unmasked = model(out.sequences[:, :-1], use_cache=False).logits[:, tokens.shape[1] - 1 :]
+    assert ((unmasked - again).abs().amax(-1) > 1e-3).all()
+
+
+@torch.no_grad()
+def test_adapted_and_compiled_mixtures() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    tokens = some_tokens()
+    mask = tiny_mask({(1, 0): (1, 2), (1, 3): (5,), (2, SHARED): (4,)}, means=3.0)
+    model = tiny_model("qwen2_moe")
+    torch.manual_seed(2)
+    adapted: Any = get_peft_model(
+        model, LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    )
+    plain = adapted(tokens).logits
+    for mode, folded in (("zero", 3), ("mean", 0)):
+        with ablate(adapted, mask, mode) as ablation:
+            assert ablation.folded == folded  # the shared expert's projection carries the adapter, and is hooked
+            assert not torch.equal(adapted(tokens).logits, plain)
+        assert torch.equal(adapted(tokens).logits, plain)
+
+    model = tiny_model("qwen2_moe")
+    plain = model(tokens).logits
+    with ablate(model, mask, "mean"):
+        expected = model(tokens).logits
+    compiled: Any = torch.compile(model, backend="eager")
+    torch.testing.assert_close(compiled(tokens).logits, plain)
+    with ablate(compiled, mask, "mean"):
+        torch.testing.assert_close(compiled(tokens).logits, expected)
+        assert not torch.allclose(expected, plain, atol=1e-3)
+    torch.testing.assert_close(compiled(tokens).logits, plain)
+    torch.compiler.reset()
 
 
 @pytest.mark.parametrize("before", ["eager", "batched_mm", "grouped_mm"])
