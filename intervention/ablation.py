@@ -14,6 +14,7 @@ from torch import nn
 
 from cvoice_foundation.errors import CVoiceError
 from intervention.bundled import model_path
+from intervention.experts import held
 from intervention.folding import fold, foldable, folded_neurons, stays_exact
 from intervention.mask import MaskedLayer, NeuronMask
 from intervention.modes import Mode, NeuronOperator, check_mode, weight_factor
@@ -83,7 +84,8 @@ def apply_mask(model: nn.Module, mask: NeuronMask, mode: str = "zero", strength:
         with torch.no_grad():
             # Registered first, so that it runs last.
             ablation._undo.append(functools.partial(_forget_graphs, model))
-            changed = [_apply_to_layer(ablation, site_of(neurons, model), masked) for neurons, masked in layers]
+            with held(model, [neurons for neurons, _ in layers]):
+                changed = [_apply_to_layer(ablation, site_of(neurons, model), masked) for neurons, masked in layers]
             if not any(changed):
                 raise CVoiceError(
                     f"mask {mask.value!r}: switching its neurons changes nothing in this model (their weights are zero "

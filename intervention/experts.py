@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -94,6 +95,20 @@ def tap(model: nn.Module, neurons: LayerNeurons, entry: Tap, *, first: bool = Fa
             _leave(whole)
 
     return undo
+
+
+@contextmanager
+def held(model: nn.Module, neurons: Iterable[LayerNeurons]) -> Iterator[None]:
+    """Keeps a model set to our implementation for a while: each change looks through all of its modules."""
+    whole: Any = base_model(model)
+    if not any(dispatched(mlp) for mlp in neurons):
+        yield
+        return
+    _enter(whole)
+    try:
+        yield
+    finally:
+        _leave(whole)
 
 
 def dispatched(neurons: LayerNeurons) -> bool:
