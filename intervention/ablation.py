@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,12 @@ from torch import nn
 
 from cvoice_foundation.errors import CVoiceError
 from intervention.bundled import model_path
-from intervention.folding import fold, foldable
+from intervention.experts import held
+from intervention.folding import fold, foldable, folded_neurons, stays_exact
 from intervention.mask import MaskedLayer, NeuronMask
-from intervention.modes import Mode, NeuronOperator, Operator, check_mode, weight_factor
-from intervention.neurons import LayerNeurons, base_model, find_neurons
+from intervention.modes import Mode, NeuronOperator, check_mode, weight_factor
+from intervention.neurons import LayerNeurons, base_model, expert_label, find_neurons
+from intervention.sites import Site, site_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,8 +50,15 @@ class Ablation:
 
     def remove(self) -> None:
         """Takes the mask off: the model is as before, to the bit. Other masks and hooks stay. May be called twice."""
+        errors: list[Exception] = []
         while self._undo:
-            self._undo.pop()()
+            # Whatever one undo meets, the others are still due.
+            try:
+                self._undo.pop()()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
 
 def apply_mask(model: nn.Module, mask: NeuronMask, mode: str = "zero", strength: float | None = None) -> Ablation:
@@ -72,13 +82,17 @@ def apply_mask(model: nn.Module, mask: NeuronMask, mode: str = "zero", strength:
     ablation = Ablation(mask, checked_mode, checked_strength, layers)
     try:
         with torch.no_grad():
-            changed = [_apply_to_layer(ablation, neurons, masked, model) for neurons, masked in layers]
+            # Registered first, so that it runs last.
+            ablation._undo.append(functools.partial(_forget_graphs, model))
+            with held(model, [neurons for neurons, _ in layers]):
+                changed = [_apply_to_layer(ablation, site_of(neurons, model), masked) for neurons, masked in layers]
             if not any(changed):
                 raise CVoiceError(
                     f"mask {mask.value!r}: switching its neurons changes nothing in this model (their weights are zero "
                     "already); was the mask applied before, as in an exported checkpoint?"
                 )
             _prove_reached(model, [neurons for neurons, _ in layers])
+            _forget_graphs(model)
     except BaseException:
         ablation.remove()
         raise
@@ -118,103 +132,113 @@ def match_layers(model: nn.Module, mask: NeuronMask) -> list[MaskedNeurons]:
             f"mask {mask.value!r} was made for {mask.model.architecture}, and {name} is {architecture}; "
             "locate the neurons of this model with `cvoice locate`"
         )
-    if mask.model.num_layers != len(neurons):
+    num_layers = neurons[-1].layer + 1
+    if mask.model.num_layers != num_layers:
         raise CVoiceError(
-            f"mask {mask.value!r} was made for a model of {mask.model.num_layers} layers, and {name} has {len(neurons)}"
+            f"mask {mask.value!r} was made for a model of {mask.model.num_layers} layers, and {name} has {num_layers}"
         )
-    for layer in neurons:
-        if mask.model.num_neurons not in (None, layer.width):
-            raise CVoiceError(
-                f"mask {mask.value!r} was made for layers of {mask.model.num_neurons} neurons, and layer {layer.layer} "
-                f"of {name} has {layer.width}"
-            )
+    widest = max(mlp.width for mlp in neurons)
+    if mask.model.num_neurons not in (None, widest):
+        raise CVoiceError(
+            f"mask {mask.value!r} was made for layers of {mask.model.num_neurons} neurons, and the layers of {name} "
+            f"have {widest}"
+        )
+    places = {(mlp.layer, mlp.expert): mlp for mlp in neurons}
     for masked in mask.layers:
-        if masked.neurons[-1] >= neurons[masked.layer].width:
+        mlp = places.get((masked.layer, masked.expert))
+        if mlp is None:
+            there = [expert for layer, expert in places if layer == masked.layer]
+            has = f"experts 0-{len(there) - 1 - ('shared' in there)}" if 0 in there else "one dense MLP"
+            raise CVoiceError(
+                f"mask {mask.value!r}, layer {masked.layer}: neurons of {expert_label(masked.expert)}, and {name} has "
+                f"{has}{' and a shared expert' if 'shared' in there else ''} there"
+            )
+        if masked.neurons[-1] >= mlp.width:
             raise CVoiceError(
                 f"mask {mask.value!r}, layer {masked.layer}: neuron {masked.neurons[-1]}, and {name} has "
-                f"{neurons[masked.layer].width} there"
+                f"{mlp.width} there"
             )
     if mask.model.name is not None and name not in (mask.model.name, model_path(mask.model.name), "this model"):
         _LOG.warning("mask %r was located on %s and acts on %s", mask.value, mask.model.name, name)
-    return [(neurons[masked.layer], masked) for masked in mask.layers]
+    return [(places[masked.layer, masked.expert], masked) for masked in mask.layers]
 
 
-def _apply_to_layer(ablation: Ablation, neurons: LayerNeurons, masked: MaskedLayer, model: nn.Module) -> bool:
-    """Applies the mask to one layer; returns whether its output changed.
+def _apply_to_layer(ablation: Ablation, site: Site, masked: MaskedLayer) -> bool:
+    """Applies the mask to one MLP; returns whether its output changed.
 
-    The proof (law 1): on random activations x the masked module gives, bit for bit, what the unmasked one gives on
-    formula(x), whatever stands at the masked coordinates where the mode overwrites them.
+    The proof (law 1): the module is called on random activations x with formula(x) put in their place, and then with
+    the mask in force and x as it is. Both must agree bit for bit; where the mode overwrites the masked coordinates,
+    whatever else stands there too; and the formula must have been asked.
     """
+    neurons = site.neurons
     operator = NeuronOperator(masked, ablation.mode, ablation.strength)
-    probe = _probe(neurons, model)
-    plain, expected = _call(neurons, probe), _call(neurons, operator(probe))
+    asked: list[torch.Size] = []
+
+    def formula(activations: torch.Tensor) -> torch.Tensor:
+        asked.append(activations.shape)
+        return operator(activations)
 
     factor = weight_factor(ablation.mode, ablation.strength)
-    if factor is not None and foldable(neurons.down) and _stays_exact(neurons, masked, factor):
-        ablation._undo.append(fold(neurons.down, masked.neurons, factor))
+    folds = factor is not None and foldable(neurons) and stays_exact(neurons, masked.neurons, factor)
+    if not folds:
+        site.check_hookable()
+    if ablation.mode in ("mean", "add"):
+        _check_order(neurons, masked)
+    probe = site.probe()
+    plain, expected = site.call(probe), site.expected(formula)
+
+    if folds:
+        assert factor is not None
+        ablation._undo.append(fold(neurons, masked.neurons, factor))
         ablation.folded += len(masked.neurons)
     else:
-        handle = neurons.down.register_forward_pre_hook(_masking_hook(operator))
-        ablation._undo.append(handle.remove)
+        ablation._undo.append(site.hook(operator))
         ablation.hooked += len(masked.neurons)
 
     probes = [probe]
     if ablation.mode in ("zero", "mean"):
         shift = torch.zeros_like(probe).index_fill(-1, torch.tensor(masked.neurons, device=probe.device), 1.0)
-        probes.append(probe + shift)
-    if not all(torch.equal(_call(neurons, x), expected) for x in probes):
+        probes.append(site.shifted(probe, shift))
+    if not asked or not all(torch.equal(site.call(x), expected) for x in probes):
         raise CVoiceError(
-            f"layer {neurons.layer}: the mask did not act on {neurons.name} as mode={ablation.mode} says "
-            f"({type(neurons.down).__name__}); please report this model"
+            f"layer {neurons.layer}, {expert_label(neurons.expert)}: the mask did not act on {neurons.name} as "
+            f"mode={ablation.mode} says ({type(neurons.module).__name__}); please report this model"
         )
     return not torch.equal(plain, expected)
 
 
-def _masking_hook(operator: Operator) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (operator(args[0]), *args[1:])
-
-    return hook
-
-
-def _stays_exact(neurons: LayerNeurons, masked: MaskedLayer, factor: float) -> bool:
-    """Whether a factor changes the columns without rounding: a power of two can still over- or underflow."""
-    if factor == 0:
-        return True
-    weight = neurons.down.weight
-    assert isinstance(weight, torch.Tensor)
-    axis = 1 if hasattr(neurons.down, "in_features") else 0
-    columns = weight.index_select(axis, torch.tensor(masked.neurons, device=weight.device))
-    return bool(torch.equal(columns * factor / factor, columns))
+def _check_order(neurons: LayerNeurons, masked: MaskedLayer) -> None:
+    """What is folded into the weights acts last, so a mean cannot be put behind it."""
+    overlap = folded_neurons(neurons).intersection(masked.neurons)
+    if overlap:
+        raise CVoiceError(
+            f"layer {neurons.layer}, neuron {min(overlap)}: another mask in force already zeroes or scales it in the "
+            "weights, and mode=mean or add would act before that; take the other mask off, or apply this one first"
+        )
 
 
-def _probe(neurons: LayerNeurons, model: nn.Module) -> torch.Tensor:
-    """Random activations ``[1, 2, neurons]`` in the module's own dtype and on its device."""
-    weight = getattr(neurons.down, "weight", None)
-    floating = isinstance(weight, torch.Tensor) and weight.is_floating_point()
-    dtype = weight.dtype if floating and isinstance(weight, torch.Tensor) else getattr(model, "dtype", torch.float32)
-    device = weight.device if isinstance(weight, torch.Tensor) and not weight.is_meta else torch.device("cpu")
-    generator = torch.Generator().manual_seed(neurons.layer)
-    return torch.randn(1, 2, neurons.width, generator=generator).to(device, dtype)
-
-
-def _call(neurons: LayerNeurons, activations: torch.Tensor) -> torch.Tensor:
-    output = neurons.down(activations)
-    assert isinstance(output, torch.Tensor)
-    if not bool(torch.isfinite(output).all()):
-        raise CVoiceError(f"layer {neurons.layer}: {neurons.name} gives values that are not finite; check the weights")
-    return output
+def _forget_graphs(model: nn.Module) -> None:
+    """Has a compiled model compiled anew: its graphs do not look for hooks that came or went (tried, torch 2.13)."""
+    if any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    ):
+        torch.compiler.reset()
 
 
 def _prove_reached(model: nn.Module, layers: Sequence[LayerNeurons]) -> None:
     """Runs the model on two tokens: every masked module must be called, or its mask would be a silent no-op."""
     reached: set[str] = set()
+    modules = {layer.name: layer.module for layer in layers}
     handles = [
-        layer.down.register_forward_pre_hook(lambda _module, _args, name=layer.name: reached.add(name))
-        for layer in layers
+        module.register_forward_pre_hook(lambda _module, _args, name=name: reached.add(name))
+        for name, module in modules.items()
     ]
+    _forget_graphs(model)
+    device = torch.device(getattr(model, "device", "cpu"))
     try:
-        model(torch.zeros(1, 2, dtype=torch.long, device=getattr(model, "device", None)))
+        # An offloaded model calls itself "meta", and takes its input from anywhere.
+        model(torch.zeros(1, 2, dtype=torch.long, device="cpu" if device.type == "meta" else device))
     finally:
         for handle in handles:
             handle.remove()

@@ -1,62 +1,119 @@
-"""Which masked neurons were active in a run.
+"""Which masked neurons and experts were active in a run.
 
-Masking a neuron that never fires changes nothing, and a result should say so. A neuron counts as active once its
-activation was not zero. In most models every neuron is active on the first batch; the watch on a layer takes itself
-off as soon as all of its neurons have been seen, so it costs nothing from then on.
+Masking a neuron that never fires, or an expert that no token reaches, changes nothing, and a result should say so. A
+neuron counts as active once its activation was not zero; an expert's neurons count as active once a token was routed
+to the expert. In most models every neuron is active on the first batch; a watch takes itself off as soon as all that
+it looks for has been seen, so it costs nothing from then on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
+
+from intervention.experts import routed_experts
+from intervention.mask import MaskedLayer
+from intervention.neurons import LayerNeurons
+
+_Look = Callable[[tuple[Any, ...]], torch.Tensor]
 
 
-class _LayerWatch:
-    def __init__(self, down: nn.Module, neurons: Iterable[int]) -> None:
-        self._neurons = torch.tensor(tuple(neurons), dtype=torch.long)
-        self.seen: torch.Tensor | None = None
+class _Watch:
+    """Watches a module's calls until everything has been seen.
+
+    Args:
+        module: The module.
+        look: From the arguments of a call to what was active in it, ``[things]`` of bool.
+        things: How many there are.
+    """
+
+    def __init__(self, module: nn.Module, look: _Look, things: int) -> None:
+        self._look, self._things = look, things
+        self._seen: torch.Tensor | None = None
         self._calls = 0
         self._next_look = 1
         # Before every other hook: a masking hook would show zeros.
-        self.handle: RemovableHandle = down.register_forward_pre_hook(self._hook, prepend=True)
+        self.handle = module.register_forward_pre_hook(self._hook, prepend=True)
 
-    def _hook(self, down: nn.Module, args: tuple[Any, ...]) -> None:
-        activations = args[0].detach()
-        self._neurons = self._neurons.to(activations.device)
-        active = (activations.index_select(-1, self._neurons) != 0).flatten(0, -2).any(0)
-        self.seen = active if self.seen is None else self.seen.to(active.device) | active
+    def _hook(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        active = self._look(args)
+        self._seen = active if self._seen is None else self._seen.to(active.device) | active
         self._calls += 1
-        # Looking waits for the device, so look at calls 1, 2, 4, 8, ... only.
+        # Reading the answer waits for the device, so read it at calls 1, 2, 4, 8, ... only.
         if self._calls == self._next_look:
             self._next_look *= 2
-            if bool(self.seen.all()):
+            if bool(self._seen.all()):
                 self.handle.remove()
 
     @property
-    def never_active(self) -> int:
-        return len(self._neurons) if self.seen is None else int((~self.seen).sum())
+    def unseen(self) -> list[int]:
+        if self._seen is None:
+            return list(range(self._things))
+        return (~self._seen).nonzero().flatten().tolist()
 
 
 class ActivityWatch:
     """Watches the masked neurons of a model from now on.
 
     Args:
-        layers: (down projection, its masked neurons), one a layer.
+        layers: Where the mask's neurons are, and which of them are masked.
     """
 
-    def __init__(self, layers: Iterable[tuple[nn.Module, Iterable[int]]]) -> None:
-        self._watches = [_LayerWatch(down, neurons) for down, neurons in layers]
+    def __init__(self, layers: Iterable[tuple[LayerNeurons, MaskedLayer]]) -> None:
+        self._dense: list[_Watch] = []
+        self._routed: list[tuple[_Watch, list[MaskedLayer]]] = []
+        by_module: dict[nn.Module, tuple[LayerNeurons, list[MaskedLayer]]] = {}
+        for neurons, masked in layers:
+            if neurons.experts is None:
+                self._dense.append(_Watch(neurons.down, _look_at(masked.neurons), len(masked.neurons)))
+            else:
+                by_module.setdefault(neurons.module, (neurons, []))[1].append(masked)
+        for module, (neurons, of_layer) in by_module.items():
+            self._routed.append((_Watch(module, _look_for(neurons, of_layer), len(of_layer)), of_layer))
 
     @property
     def never_active(self) -> int:
         """How many of the neurons have been exactly zero on every token so far (pads, where they are run, included)."""
-        return sum(watch.never_active for watch in self._watches)
+        dense = sum(len(watch.unseen) for watch in self._dense)
+        return dense + sum(len(masked.neurons) for masked in self._unrouted())
+
+    @property
+    def never_active_experts(self) -> int:
+        """How many of the experts that have masked neurons no token has been routed to so far."""
+        return len(self._unrouted())
+
+    def _unrouted(self) -> list[MaskedLayer]:
+        return [of_layer[place] for watch, of_layer in self._routed for place in watch.unseen]
 
     def remove(self) -> None:
         """Takes the watch off; what it saw stays."""
-        for watch in self._watches:
+        for watch in (*self._dense, *(watch for watch, _ in self._routed)):
             watch.handle.remove()
+
+
+def _look_at(neurons: Iterable[int]) -> _Look:
+    index = torch.tensor(tuple(neurons), dtype=torch.long)
+
+    def look(args: tuple[Any, ...]) -> torch.Tensor:
+        nonlocal index
+        activations = args[0].detach()
+        index = index.to(activations.device)
+        active: torch.Tensor = (activations.index_select(-1, index) != 0).flatten(0, -2).any(0)
+        return active
+
+    return look
+
+
+def _look_for(neurons: LayerNeurons, masked: list[MaskedLayer]) -> _Look:
+    experts = torch.tensor([layer.expert for layer in masked], dtype=torch.long)
+
+    def look(args: tuple[Any, ...]) -> torch.Tensor:
+        nonlocal experts
+        routed = routed_experts(args, neurons)
+        experts = experts.to(routed.device)
+        return routed.index_select(0, experts)
+
+    return look

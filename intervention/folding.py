@@ -16,29 +16,36 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from intervention.neurons import Expert, LayerNeurons
+
 _TOKENS = itertools.count()
 
 
-def foldable(down: nn.Module) -> bool:
-    """Whether a down projection's weight is a plain floating tensor in memory: not quantised, offloaded or wrapped."""
-    weight = getattr(down, "weight", None)
-    return (
+def foldable(neurons: LayerNeurons) -> bool:
+    """Whether a weight is a plain floating tensor that lies here: not quantised, not offloaded, not wrapped."""
+    module = neurons.module
+    if neurons.experts is None:
+        weight = getattr(module, "weight", None)
         # A subclass may compute its weight (adapters, quantisation); Falcon's only adds a reshape.
-        (type(down) in (nn.Linear, Conv1D) or type(down).__name__ == "FalconLinear")
-        and type(weight) is nn.Parameter
-        and weight.is_floating_point()
+        if type(module) not in (nn.Linear, Conv1D) and type(module).__name__ != "FalconLinear":
+            return False
+    else:
+        weight = module.down_proj
+    return (
+        type(weight) is nn.Parameter
         and weight.dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
         and not weight.is_meta
-        # accelerate moves an offloaded module's weights in and out around its forward pass.
-        and not hasattr(down, "_hf_hook")
+        # accelerate moves an offloaded module's weights in and out around its forward pass; a parent's hook may do
+        # the same for the modules below it, and then leaves them on the meta device in between.
+        and not hasattr(module, "_hf_hook")
     )
 
 
 class _Columns:
-    """The columns of one module that masks have changed."""
+    """The columns of one weight matrix that masks have changed."""
 
-    def __init__(self, down: nn.Module) -> None:
-        self._axis = 0 if isinstance(down, Conv1D) else 1
+    def __init__(self, axis: int) -> None:
+        self._axis = axis
         self._originals: dict[int, torch.Tensor] = {}
         self._factors: dict[int, tuple[frozenset[int], float]] = {}
 
@@ -51,6 +58,10 @@ class _Columns:
         self._factors[token] = (frozenset(neurons), factor)
         self._write(weight, neurons)
         return token
+
+    @property
+    def changed(self) -> frozenset[int]:
+        return frozenset(self._originals)
 
     def take_off(self, weight: torch.Tensor, token: int) -> None:
         neurons, _ = self._factors.pop(token)
@@ -73,29 +84,46 @@ class _Columns:
         return math.prod(factor for neurons, factor in self._factors.values() if neuron in neurons)
 
 
-_COLUMNS: WeakKeyDictionary[nn.Module, _Columns] = WeakKeyDictionary()
+_COLUMNS: WeakKeyDictionary[nn.Module, dict[Expert, _Columns]] = WeakKeyDictionary()
+
+
+def stays_exact(neurons: LayerNeurons, indices: Sequence[int], factor: float) -> bool:
+    """Whether a factor changes the columns without rounding: a power of two can still over- or underflow."""
+    if factor == 0:
+        return True
+    columns = _weight(neurons).index_select(neurons.axis, torch.tensor(indices, device=_weight(neurons).device))
+    return bool(torch.equal(columns * factor / factor, columns))
+
+
+def folded_neurons(neurons: LayerNeurons) -> frozenset[int]:
+    """Neurons of an MLP whose columns a mask in force has changed."""
+    columns = _COLUMNS.get(neurons.module, {}).get(neurons.expert)
+    return frozenset() if columns is None else columns.changed
 
 
 @torch.no_grad()
-def fold(down: nn.Module, neurons: Sequence[int], factor: float) -> Callable[[], None]:
+def fold(neurons: LayerNeurons, indices: Sequence[int], factor: float) -> Callable[[], None]:
     """Multiplies neurons' columns by a factor, in place.
 
     Args:
-        down: A foldable down projection.
-        neurons: Indices into its input's last axis.
+        neurons: A foldable MLP of a layer.
+        indices: Which of its neurons.
         factor: 0 or a power of two, so that the result is exact.
 
     Returns:
         A function that takes this factor off again; with the last one gone the weight is as before, to the bit.
     """
-    weight = down.weight
-    assert isinstance(weight, nn.Parameter)
-    columns = _COLUMNS.setdefault(down, _Columns(down))
-    token = columns.add(weight.data, neurons, factor)
+    columns = _COLUMNS.setdefault(neurons.module, {}).setdefault(neurons.expert, _Columns(neurons.axis))
+    token = columns.add(_weight(neurons), indices, factor)
 
     @torch.no_grad()
     def undo() -> None:
-        assert isinstance(down.weight, nn.Parameter)
-        columns.take_off(down.weight.data, token)
+        columns.take_off(_weight(neurons), token)
 
     return undo
+
+
+def _weight(neurons: LayerNeurons) -> torch.Tensor:
+    weight = neurons.weight
+    assert weight is not None
+    return weight.data

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -17,13 +19,17 @@ from intervention.activity import ActivityWatch
 from intervention.bundled import load_mask, model_path
 from intervention.mask import NeuronMask
 from intervention.modes import MODES, check_mode
+from intervention.quantisation import take_quantisation
+
+# As long as lm-eval's: a rank may wait for another that has much longer texts.
+_NO_TIMEOUT = timedelta(weeks=52)
 
 _ABSENT: Any = object()
 """``mask=none`` arrives as None from lm-eval's command line, so None cannot mean "left out"."""
 
 
 class _RunName(str):
-    """A model name whose ``str()`` names the run: lm-eval calls the results folder by that, and records the name."""
+    """A model name whose ``str()`` names the run: lm-eval calls the results folder by it, and records the text."""
 
     __slots__ = ("run",)
     run: str
@@ -66,15 +72,31 @@ class NeuronMaskedHFLM(HFLM):
             _check_baseline(mode, strength)
         else:
             check_mode(mode, strength, self._mask)
+        self._quantisation = take_quantisation(kwargs)
+        _join_processes_without_accelerator()
         try:
             super().__init__(pretrained=model, **kwargs)
         except (OSError, ValueError) as error:
             raise CVoiceError(f"pretrained={model}: cannot load this model: {str(error).splitlines()[0]}") from error
+        self._share_work()
         self._ablation: Ablation | None = None
         self._watch: ActivityWatch | None = None
         if self._mask is not None:
             self._ablation = apply_mask(self.model, self._mask, mode, strength)
-            self._watch = ActivityWatch((neurons.down, masked.neurons) for neurons, masked in self._ablation.layers)
+            self._watch = ActivityWatch(self._ablation.layers)
+
+    def _create_model(self, *args: Any, **kwargs: Any) -> None:
+        """``hf``'s loading, in 8 or 4 bits where that was asked for."""
+        if self._quantisation is not None:
+            kwargs["quantization_config"] = self._quantisation
+        super()._create_model(*args, **kwargs)
+
+    def _share_work(self) -> None:
+        """``hf`` tells its processes apart on several GPUs only; elsewhere each would do all of the work."""
+        accelerator = getattr(self, "accelerator", None)
+        if accelerator is not None and self.world_size == 1 and accelerator.num_processes > 1:
+            self._rank = accelerator.local_process_index
+            self._world_size = accelerator.num_processes
 
     @classmethod
     def create_from_arg_obj(
@@ -115,9 +137,8 @@ class NeuronMaskedHFLM(HFLM):
             "mask_folded": ablation.folded if ablation else 0,
             "mask_hooked": ablation.hooked if ablation else 0,
             "mask_never_active": watch.never_active if watch else 0,
-            "neuron_mask": mask.header() | {"layers": {str(x.layer): len(x.neurons) for x in mask.layers}}
-            if mask
-            else None,
+            "mask_never_active_experts": watch.never_active_experts if watch else 0,
+            "neuron_mask": mask.header() | {"layers": _neurons_by_layer(mask)} if mask else None,
         }
 
     def set_cache_hook(self, cache_hook: Any) -> None:
@@ -138,6 +159,7 @@ class NeuronMaskedHFLM(HFLM):
             self._ablation.strength if self._ablation else "",
             getattr(self.model.config, "_name_or_path", ""),
             *(self.revision, self.peft, self.delta, self.model.dtype, self.add_bos_token, self.prefix_token_id),
+            self._quantisation,
         ]
         return sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
 
@@ -200,6 +222,21 @@ class _NotANumberWatch(LogitsProcessor):
         bad = torch.isnan(scores).any()
         self.seen = bad if self.seen is None else self.seen | bad
         return scores
+
+
+def _join_processes_without_accelerator() -> None:
+    """Lets ``torchrun`` work on CPU: accelerate looks for other processes there only when it is told to use the CPU."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
+        from accelerate import PartialState  # type: ignore[import-untyped,unused-ignore]
+
+        PartialState(cpu=True, timeout=_NO_TIMEOUT)
+
+
+def _neurons_by_layer(mask: NeuronMask) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for layer in mask.layers:
+        counts[str(layer.layer)] = counts.get(str(layer.layer), 0) + len(layer.neurons)
+    return counts
 
 
 def _mode_suffix(arguments: dict[str, Any]) -> str:

@@ -1,175 +1,125 @@
-"""Where each architecture keeps its neurons: a table of data.
-
-A neuron is one coordinate of the input of an MLP's down projection, in gated and ungated MLPs alike. It *fires* on a
-token when its activation function's output is positive (LAPE, arXiv 2402.16438, section 2.2).
-"""
+"""Finds the neurons of a model: the rows of the table in :mod:`intervention.architectures`, met with modules."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 from torch import nn
 
-from cvoice_foundation.errors import CVoiceError, suggestion
-
-Fired = Literal["gate", "gate_half", "input"]
-"""Whose sign says that a neuron fires: the gate projection's output; its first half, where gate and up projection are
-one module; the down projection's input, where there is no gate."""
-
-# act(x) > 0 exactly where x > 0, so the sign can be read before the activation function.
-_SIGN_KEEPING = frozenset(
-    ("silu", "swish", "relu", "relu2", "gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh")
-    + ("gelu_accurate", "quick_gelu")
+from cvoice_foundation.errors import CVoiceError
+from intervention.architectures import (
+    SHARED,
+    Architecture,
+    Expert,
+    Experts,
+    Fired,
+    Projection,
+    architecture_of,
+    known_architectures,
+    register_neurons,
 )
-_ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function", "activation")
 
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """Names of the parts of one architecture's MLPs.
-
-    Attributes:
-        layers: Path of the list of decoder layers.
-        down: Path of the down projection in a layer; its input holds the neurons.
-        gate: Path in a layer of the module whose output is the gate; None in an ungated MLP.
-        fired: Whose sign says that a neuron fires.
-    """
-
-    layers: str
-    down: str
-    gate: str | None
-    fired: Fired
-
-
-_GATED = Architecture("model.layers", "mlp.down_proj", "mlp.gate_proj", "gate")
-_FUSED = Architecture("model.layers", "mlp.down_proj", "mlp.gate_up_proj", "gate_half")
-
-
-def _ungated(layers: str, down: str) -> Architecture:
-    return Architecture(layers, down, None, "input")
-
-
-_ARCHITECTURES: dict[str, Architecture] = {
-    **dict.fromkeys(
-        ("llama", "mistral", "qwen2", "qwen3", "qwen3_5_text", "gemma", "gemma2", "gemma3_text", "olmo2", "cohere")
-        + ("granite", "smollm3", "internlm3", "seed_oss", "hunyuan_v1_dense", "ernie4_5", "stablelm"),
-        _GATED,
-    ),
-    **dict.fromkeys(("phi3", "glm", "glm4"), _FUSED),
-    "nemotron": _ungated("model.layers", "mlp.down_proj"),
-    "phi": _ungated("model.layers", "mlp.fc2"),
-    "starcoder2": _ungated("model.layers", "mlp.c_proj"),
-    "gpt2": _ungated("transformer.h", "mlp.c_proj"),
-    "gpt_bigcode": _ungated("transformer.h", "mlp.c_proj"),
-    "gptj": _ungated("transformer.h", "mlp.fc_out"),
-    "gpt_neo": _ungated("transformer.h", "mlp.c_proj"),
-    "gpt_neox": _ungated("gpt_neox.layers", "mlp.dense_4h_to_h"),
-    "opt": _ungated("model.decoder.layers", "fc2"),
-    "bloom": _ungated("transformer.h", "mlp.dense_4h_to_h"),
-    "falcon": _ungated("transformer.h", "mlp.dense_4h_to_h"),
-    "mpt": _ungated("transformer.blocks", "ffn.down_proj"),
-}
-
-# In transformers 5 the experts of a mixture are slices of one 3-D parameter: there is no down projection to hook.
-_MIXTURES: dict[str, str] = {
-    **dict.fromkeys(("mixtral", "qwen3_moe", "olmoe", "phimoe", "granitemoe", "gpt_oss"), "its experts"),
-    **dict.fromkeys(("qwen2_moe", "qwen3_next", "hunyuan_v1_moe", "llama4_text"), "its experts and shared expert"),
-    **dict.fromkeys(
-        ("deepseek_v2", "deepseek_v3", "glm4_moe", "ernie4_5_moe"),
-        "its experts, shared experts and first dense layers",
-    ),
-}
-
-
-def register_neurons(model_type: str, architecture: Architecture) -> None:
-    """Tells where another architecture keeps its neurons.
-
-    Args:
-        model_type: ``config.model_type``, e.g. ``"internlm2"``.
-        architecture: Its parts.
-    """
-    _ARCHITECTURES[model_type] = architecture
-
-
-def known_architectures() -> dict[str, Architecture]:
-    """``model_type`` -> parts, of every architecture that can be masked."""
-    return dict(_ARCHITECTURES)
+__all__ = [
+    "SHARED",
+    "Architecture",
+    "Expert",
+    "Experts",
+    "Fired",
+    "LayerNeurons",
+    "Projection",
+    "architecture_of",
+    "base_model",
+    "expert_label",
+    "find_neurons",
+    "known_architectures",
+    "register_neurons",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class LayerNeurons:
-    """The neurons of one layer of a model.
+    """The neurons of one MLP of a model.
 
     Attributes:
         layer: Index of the decoder layer.
-        name: Path of the down projection in the model.
-        down: The down projection; its input is ``[..., width]``.
+        name: Path of the down projection in the model; of the experts' module, for an expert.
+        module: The down projection, whose input is ``[..., width]``; for an expert, the module of all experts.
         width: Number of neurons.
         gate: The module whose output is the gate, or None.
         fired: Whose sign says that a neuron fires.
+        expert: Which MLP of the layer: None in a dense layer, an expert's index, or ``"shared"``.
+        experts: The table's row of an expert; None for an MLP with modules of its own.
     """
 
     layer: int
     name: str
-    down: nn.Module
+    module: nn.Module
     width: int
     gate: nn.Module | None
     fired: Fired
+    expert: Expert = None
+    experts: Experts | None = None
+
+    @property
+    def down(self) -> nn.Module:
+        """The down projection.
+
+        Raises:
+            CVoiceError: An expert's is a slice of a parameter, not a module.
+        """
+        if self.experts is not None:
+            raise CVoiceError(
+                f"layer {self.layer}, {expert_label(self.expert)}: experts have no down projection of their own; "
+                "watch them with intervention.observe"
+            )
+        return self.module
+
+    @property
+    def weight(self) -> torch.Tensor | None:
+        """The down projection's weight, ``[out, in]`` or ``[in, out]`` (see :attr:`axis`); None where it has none."""
+        if self.experts is None:
+            weight = getattr(self.module, "weight", None)
+            return weight if isinstance(weight, torch.Tensor) else None
+        assert isinstance(self.expert, int)
+        weights: Any = self.module.down_proj
+        slice_of_expert: torch.Tensor = weights[self.expert]
+        return slice_of_expert
+
+    @property
+    def axis(self) -> int:
+        """Which axis of the weight holds the neurons. GPT-2's Conv1D is ``[in, out]`` and has no ``in_features``."""
+        if self.experts is not None:
+            return self.experts.axis
+        return 1 if hasattr(self.module, "in_features") else 0
+
+
+def expert_label(expert: Expert) -> str:
+    """``expert 5``, ``the shared expert`` or ``dense``: for messages."""
+    return "dense" if expert is None else "the shared expert" if expert == SHARED else f"expert {expert}"
 
 
 def base_model(model: nn.Module) -> nn.Module:
     """The transformers model inside a compiled or PEFT-wrapped one; the model itself if it is neither."""
-    inner = getattr(model, "_orig_mod", model)
+    inner: Any = getattr(model, "_orig_mod", model)
     if hasattr(inner, "get_base_model"):
-        inner = cast(Any, inner).get_base_model()
+        inner = inner.get_base_model()
     assert isinstance(inner, nn.Module)
     return inner
-
-
-def architecture_of(config: Any) -> Architecture:
-    """The table's row for a model.
-
-    Args:
-        config: The model's configuration.
-
-    Raises:
-        CVoiceError: The architecture is not known, is a mixture of experts, or has an activation function whose sign
-            cannot be read from the gate.
-    """
-    model_type = str(getattr(config, "model_type", None))
-    if model_type in _MIXTURES:
-        raise CVoiceError(
-            f"{model_type} is a mixture of experts, and {_MIXTURES[model_type]} cannot be masked or located yet; "
-            f"use a dense model ({', '.join(sorted(_ARCHITECTURES)[:6])}, ...)"
-        )
-    if model_type not in _ARCHITECTURES:
-        raise CVoiceError(
-            f"the architecture {model_type!r} is not known{suggestion(model_type, _ARCHITECTURES)} "
-            "Name its parts with intervention.neurons.register_neurons(...)"
-        )
-    architecture = _ARCHITECTURES[model_type]
-    if architecture.gate is not None:
-        for key in _ACTIVATION_KEYS:
-            function = getattr(config, key, None)
-            if isinstance(function, str) and function not in _SIGN_KEEPING:
-                raise CVoiceError(
-                    f"{model_type} with the activation function {function!r}: whether a neuron fires cannot be read "
-                    f"from its gate; known are {', '.join(sorted(_SIGN_KEEPING))}"
-                )
-    return architecture
 
 
 def find_neurons(model: nn.Module) -> list[LayerNeurons]:
     """Finds the neurons of every layer of a model, and checks that they are where the table says.
 
     Args:
-        model: A transformers decoder, plain or wrapped by PEFT or torch.compile.
+        model: A transformers decoder, plain or wrapped by PEFT or torch.compile. Of a multimodal model, the language
+            tower is meant.
 
     Returns:
-        One entry a layer, in order; widths are taken from the modules, never from the configuration.
+        One entry an MLP: one a layer in a dense model; in a mixture layer one an expert, ascending, then the shared
+        expert's. Widths are taken from the modules, never from the configuration.
 
     Raises:
         CVoiceError: The architecture is not known, or the model does not have the parts that its row names.
@@ -184,20 +134,46 @@ def _neurons_by_layer(model: nn.Module) -> Iterator[LayerNeurons]:
         layers = model.get_submodule(architecture.layers)
         assert isinstance(layers, nn.ModuleList)
         for index, layer in enumerate(layers):
-            down = layer.get_submodule(architecture.down)
-            yield LayerNeurons(
-                layer=index,
-                name=f"{architecture.layers}.{index}.{architecture.down}",
-                down=down,
-                width=_input_width(down),
-                gate=layer.get_submodule(architecture.gate) if architecture.gate else None,
-                fired=architecture.fired,
-            )
+            where = f"{architecture.layers}.{index}"
+            yield from _neurons_of_layer(architecture, layer, index, where)
     except AttributeError as error:
         raise CVoiceError(
             f"this {config.model_type} model does not have the parts of a {config.model_type} ({error}); "
             "load it with transformers >= 5, or name its parts with intervention.neurons.register_neurons(...)"
         ) from None
+
+
+def _neurons_of_layer(architecture: Architecture, layer: nn.Module, index: int, where: str) -> Iterator[LayerNeurons]:
+    experts = architecture.experts
+    if experts is None or (architecture.down and not _has(layer, experts.module)):
+        assert architecture.down is not None
+        dense = Projection(architecture.down, architecture.gate, architecture.fired)
+        yield _projection(dense, None, layer, index, where)
+        return
+    module = layer.get_submodule(experts.module)
+    weights = module.down_proj
+    if not isinstance(weights, torch.Tensor) or weights.ndim != 3:
+        raise AttributeError(f"{where}.{experts.module}.down_proj is not one 3-D parameter")
+    for expert in range(weights.shape[0]):
+        name = f"{where}.{experts.module}"
+        width = weights.shape[1 + experts.axis]
+        yield LayerNeurons(index, name, module, width, None, experts.fired, expert, experts)
+    if architecture.shared is not None and _has(layer, architecture.shared.down):
+        yield _projection(architecture.shared, SHARED, layer, index, where)
+
+
+def _projection(row: Projection, expert: Expert, layer: nn.Module, index: int, where: str) -> LayerNeurons:
+    down = layer.get_submodule(row.down)
+    gate = layer.get_submodule(row.gate) if row.gate else None
+    return LayerNeurons(index, f"{where}.{row.down}", down, _input_width(down), gate, row.fired, expert)
+
+
+def _has(layer: nn.Module, path: str) -> bool:
+    try:
+        layer.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
 
 
 def _input_width(down: nn.Module) -> int:

@@ -41,7 +41,12 @@ def save_tiny_model(folder: Path, model_type: str = "qwen2", **changes: Any) -> 
         "pad_token_id": 0,
         "bos_token_id": None,
     }
-    config = AutoConfig.for_model(model_type, **(DENSE[model_type] | sizes | {"initializer_range": 0.3} | changes))
+    sizes |= {"initializer_range": 0.3} | changes
+    parts = DENSE[model_type]
+    # A multimodal wrapper keeps the sizes of its language tower one level down.
+    if "text_config" in parts:
+        parts = parts | {"text_config": parts["text_config"] | sizes}
+    config = AutoConfig.for_model(model_type, **(parts | sizes))
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return str(folder)
 
