@@ -70,7 +70,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def elsewhere(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     environment = Environment(tmp_path_factory.mktemp("environment"))
-    environment.pip("install", "--no-deps", "--no-index", str(wheel))
+    environment.pip("install", "--ignore-installed", "--no-deps", "--no-index", str(wheel))
     return environment
 
 
@@ -185,7 +185,7 @@ def test_installing_works_both_ways_and_uninstalling_leaves_nothing(
     environment = Environment(tmp_path / "environment")
     before = environment.files()
     what = ["--no-build-isolation", "-e", str(ROOT)] if editable else ["--no-index", str(wheel)]
-    environment.pip("install", "--no-deps", *what)
+    environment.pip("install", "--ignore-installed", "--no-deps", *what)
     code = "import lm_eval.models, lm_eval.api.registry as r; print('neuron_masked_hf' in r.model_registry)"
     assert environment.output("-c", code).strip() == "True"
     code = "from lm_eval.tasks import TaskManager; print('cvoice_en' in TaskManager(include_defaults=False).all_groups)"
