@@ -14,7 +14,7 @@ from rich.progress import track
 from torch import nn
 
 from cvoice_foundation.errors import CVoiceError
-from intervention.neurons import LayerNeurons, base_model, find_neurons
+from intervention.neurons import LayerNeurons, base_model, expert_label, find_neurons
 from locate.corpus import Text, batches, corpus_sha256
 from locate.statistics import NeuronStatistics
 
@@ -24,8 +24,17 @@ class _Accumulator:
 
     def __init__(self, layers: Sequence[LayerNeurons], classes: int) -> None:
         widths = {layer.width for layer in layers}
+        parts = sorted({expert_label(layer.expert) for layer in layers if layer.expert is not None})
+        if parts:
+            raise CVoiceError(
+                f"this model is a mixture of experts ({len(parts)} kinds of MLP a layer: {parts[0]}, ...), and locating "
+                "counts dense models only so far; masks made elsewhere can be applied to it"
+            )
         if len(widths) != 1:
-            raise CVoiceError(f"the layers of this model have different numbers of neurons ({sorted(widths)})")
+            raise CVoiceError(
+                f"the layers of this model have different numbers of neurons ({sorted(widths)}), and locating takes "
+                "models whose layers have one width"
+            )
         self._layers = layers
         self._classes = classes
         self._fired: list[torch.Tensor | None] = [None] * len(layers)

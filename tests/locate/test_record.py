@@ -19,7 +19,7 @@ from locate.select import VapeOptions
 from locate.statistics import NeuronStatistics
 from tests.items_for_tests import items_folder, twin_lines
 from tests.lm_eval_runs import save_tiny_model
-from tests.tiny_models import DENSE
+from tests.tiny_models import DENSE, tiny_model
 
 TEXTS = [
     Text("integrity", "en", "She opens the shop early."),
@@ -72,6 +72,13 @@ def test_counts_equal_counts_by_hand(tmp_path: Path, model_type: str) -> None:
     assert ((statistics.fired - fired) != 0).float().mean() < 0.002
     assert statistics.total is not None
     torch.testing.assert_close(statistics.total, total, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_moe", "deepseek_v3", "qwen2_moe"])
+def test_mixtures_of_experts_are_refused_in_one_line(model_type: str) -> None:
+    model = tiny_model(model_type)
+    with pytest.raises(CVoiceError, match=r"mixture of experts .* counts dense models only"):
+        record(model, lambda text, **_: {"input_ids": [5], "special_tokens_mask": [0]}, TEXTS, progress=False)
 
 
 def test_batches_are_sorted_by_length_and_count_no_pads(tmp_path: Path) -> None:
