@@ -27,8 +27,8 @@ class _Accumulator:
         parts = sorted({expert_label(layer.expert) for layer in layers if layer.expert is not None})
         if parts:
             raise CVoiceError(
-                f"this model is a mixture of experts ({len(parts)} kinds of MLP a layer: {parts[0]}, ...), and locating "
-                "counts dense models only so far; masks made elsewhere can be applied to it"
+                f"this model is a mixture of experts ({len(parts)} kinds of MLP: {parts[0]}, ...), and locating counts "
+                "dense models only so far; masks made elsewhere can be applied to it"
             )
         if len(widths) != 1:
             raise CVoiceError(
