@@ -18,7 +18,7 @@ from cvoice_foundation.errors import CVoiceError, suggestion
 from cvoice_foundation.files import read_json_lines
 from cvoice_tasks.values import LANGUAGES, VALUE_KEYS, Language
 
-Split = Literal["evaluation", "activation"]
+Split = Literal["evaluation", "activation", "fewshot"]
 
 _TWIN_ID = re.compile(r"(?P<pair>.+-\d+)(?P<twin>[ab])")
 _TEXT_FIELDS = ("id", "value", "story", "aligned", "violating")
@@ -103,7 +103,7 @@ def items_path(split: Split, language: Language, folder: Path | None = None) -> 
     """Where the items of a split and language lie.
 
     Args:
-        split: ``evaluation`` or ``activation``.
+        split: ``evaluation``, ``activation`` or ``fewshot``.
         language: ``zh`` or ``en``.
         folder: A folder with items of the user's; the bundled ones if None.
     """

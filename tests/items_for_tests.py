@@ -51,3 +51,11 @@ def items_folder(folder: Path, pairs: int = 2, values: tuple[str, ...] = VALUE_K
             lines = [line for value in values for line in twin_lines(value, pairs, language, start)]
             write_items(folder / f"{split}.{language}.jsonl", lines)
     return folder
+
+
+def fewshot_files(folder: Path, pairs: int = 1) -> Path:
+    """Adds few-shot items of every value, in both languages, to a ``data_dir``."""
+    for language in ("zh", "en"):
+        lines = [line for value in VALUE_KEYS for line in twin_lines(value, pairs, language, 2001)]
+        write_items(folder / f"fewshot.{language}.jsonl", lines)
+    return folder
