@@ -138,6 +138,11 @@ RULES: tuple[Rule, ...] = (
     _rule(2, _CHOOSE_ZH, _GAP, _LABEL),
 )
 
+TURNED_DOWN = re.compile(
+    rf"{_NOT_EN}|{_NOT_ZH}|\b(?:nobody|no one|hardly|wrong|worse|bad|mistake)\b|没人|谁也|难道|错", re.IGNORECASE
+)
+"""Any word that may turn an act down."""
+
 WEAKENED = re.compile(
     r"\b(?:if|unless|although|though|while|at first|initially|some(?: people)?|others|many|most people) |"
     r"如果(?!我是|是我,)|要是|假如|倘若|除非|虽然|尽管|起初|一开始|有人|有些人|别人|其他人",

@@ -10,7 +10,17 @@ import re
 import unicodedata
 from typing import Literal
 
-from cvoice_tasks.answer_rules import BOTH, MARKS, NAMES, NEXT_QUESTION, REFUSALS, RULES, THINKING, WEAKENED
+from cvoice_tasks.answer_rules import (
+    BOTH,
+    MARKS,
+    NAMES,
+    NEXT_QUESTION,
+    REFUSALS,
+    RULES,
+    THINKING,
+    TURNED_DOWN,
+    WEAKENED,
+)
 
 Reading = Literal["A", "B", "refused", "unparsed"]
 
@@ -54,6 +64,26 @@ def _marked(text: str, option_a: str, option_b: str) -> str:
     text = re.sub(r"⟦([AB])⟧[\s.:、)\-]*⟦\1⟧", r"⟦\1⟧", text)
     text = re.sub(r"[(\[【{]\s*(⟦[AB]⟧)\s*[)\]】}]", r"\1", text)
     return BOTH.sub("⟦both⟧", text).strip()
+
+
+def _parts(act: str) -> set[str]:
+    """What of an act is long enough to be a quotation: three words running, or five Chinese characters."""
+    words = re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", act.lower())
+    chinese = re.findall(r"[\u4e00-\u9fff]+", act)
+    return {" ".join(words[i : i + 3]) for i in range(len(words) - 2)} | {
+        run[i : i + 5] for run in chinese for i in range(len(run) - 4)
+    }
+
+
+def _partly_quoted(text: str, option_a: str, option_b: str) -> Reading:
+    """The act of which a part is told in its own words, in an answer that names no option and turns nothing down."""
+    if REFUSALS.search(text) or TURNED_DOWN.search(text) or WEAKENED.search(text):
+        return "unparsed"
+    act_a, act_b, told = _parts(_plain(option_a)), _parts(_plain(option_b)), _parts(text)
+    from_a, from_b = bool(told & (act_a - act_b)), bool(told & (act_b - act_a))
+    if from_a == from_b:
+        return "unparsed"
+    return "A" if from_a else "B"
 
 
 def _read(text: str) -> Reading:
@@ -101,4 +131,5 @@ def read_answer(answer: str, option_a: str, option_b: str) -> Reading:
         reading = _read(_marked(own, option_a, option_b))
         if reading in ("A", "B"):
             return reading
-    return _read(_marked(text, option_a, option_b))
+    reading = _read(_marked(text, option_a, option_b))
+    return _partly_quoted(text, option_a, option_b) if reading == "unparsed" else reading

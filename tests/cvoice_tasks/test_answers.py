@@ -53,9 +53,24 @@ def test_precision_and_recall(language: str, which: str, record_property: object
         print(f"\n{language} {which}: precision {precision:.3f}, recall {recall:.3f} over {count} answers")
     record_property("precision", precision)  # type: ignore[operator]
     record_property("recall", recall)  # type: ignore[operator]
-    # A choice told in other words than the act's is not read: it lands among the unparsed, and is counted there.
     assert recall >= 0.98
-    assert precision >= (0.95 if which == "unparsed" else 0.98)
+    assert precision >= 0.98
+
+
+@pytest.mark.parametrize(
+    ("answer", "reading"),
+    [
+        ("I'd board the late train. Lin needs me.", "B"),
+        ("The coast, on the early train.", "A"),
+        ("The early train or the late train, I cannot say which matters more.", "refused"),
+        ("The early train and the late train both leave from the same place.", "unparsed"),
+        ("Nobody should take the late train in this weather.", "unparsed"),
+        ("If only I knew more, the late train might do.", "unparsed"),
+        ("I never liked the early train.", "unparsed"),
+    ],
+)
+def test_an_act_told_in_part_is_read_unless_anything_is_turned_down(answer: str, reading: str) -> None:
+    assert read_answer(answer, *ACTS["en", "train"]) == reading
 
 
 @given(st.text(alphabet=st.one_of(st.sampled_from("AB甲乙⟦⟧()（）.。:：\n *选不我Iornot"), st.characters())))
