@@ -6,13 +6,27 @@ torch and transformers take seconds to import, so each subcommand imports what i
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any, cast
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from cvoice_foundation.command_line import run
 from cvoice_tasks.yaml import FOLDER
-from locate.command import BarRate, FilterRate, Out, TopRate, locate, show_masks
+from locate.command import (
+    BarRate,
+    FilterRate,
+    LanguageBar,
+    MaxValues,
+    MethodName,
+    Out,
+    Seed,
+    SignName,
+    TopRate,
+    locate,
+    select_options,
+    show_masks,
+)
 
 app = typer.Typer(
     name="cvoice",
@@ -37,23 +51,61 @@ app.command()(locate)
 def select(
     stats: Annotated[list[str], typer.Argument(metavar="STATS...", help="Statistics files, or NAME=counts.pt.")],
     out: Out,
+    method: MethodName = "vape",
     denominator: Annotated[str, typer.Option(help="What counts are divided by: tokens or questions.")] = "tokens",
     top_rate: TopRate = 0.01,
     filter_rate: FilterRate = 0.95,
     bar_rate: BarRate = 0.95,
+    sign: SignName = "positive",
+    max_values: MaxValues = None,
+    language_bar: LanguageBar = None,
+    seed: Seed = 0,
 ) -> None:
     """Select masks from stored statistics, without the model.
 
-    STATS are files that `cvoice locate` wrote (several are merged), or NAME=counts.pt for each class of the public
-    value-neuron release's count files. Writes one NAME.jsonl a class.
+    STATS are files that `cvoice locate` wrote (shards, or several corpora, are added up), or NAME=counts.pt for each
+    class of the public value-neuron release's count files. Writes one NAME.jsonl a class.
 
     Example:  cvoice select masks/statistics.safetensors --out stricter --top-rate 0.005
     """
+    options = select_options(
+        method,
+        top_rate,
+        filter_rate,
+        bar_rate,
+        denominator=denominator,
+        sign=sign,
+        max_values=max_values,
+        language_bar=language_bar,
+        seed=seed,
+    )
     from locate.run import select_masks
-    from locate.select import VapeOptions
 
-    options = VapeOptions(top_rate, filter_rate, bar_rate, cast(Any, denominator))  # it checks
     show_masks(select_masks(stats, out, options), out)
+
+
+@app.command()
+def controls(
+    mask: Annotated[Path, typer.Argument(metavar="MASK", help="Mask file to match.")],
+    out: Out,
+    stats: Annotated[
+        Path | None, typer.Option(help="Statistics of its model; by default statistics.safetensors beside the mask.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="How many random masks.")] = 20,
+    seed: Seed = 0,
+) -> None:
+    """Draw random masks that match a mask: what it is to be compared with.
+
+    Each has as many neurons in every layer as MASK and, where there are statistics, of the same firing-rate deciles;
+    none of the neurons of MASK. Writes VALUE-random-001.jsonl and so on.
+
+    Example:  cvoice controls masks/integrity.jsonl --draws 20 --out controls
+    """
+    from locate.controls import write_controls
+
+    masks, matched = write_controls(mask, out, stats=stats, draws=draws, seed=seed)
+    show_masks(masks, out)
+    print(f"matched by {matched}")
 
 
 @app.command("tasks-dir")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -72,20 +72,35 @@ def write_whole(path: Path, content: str | bytes) -> None:
         CVoiceError: The folder cannot be written to.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary: str | None = None
+    write_whole_by(path, lambda temporary: temporary.write_bytes(data))
+
+
+def write_whole_by(path: Path, write: Callable[[Path], object]) -> None:
+    """As :func:`write_whole`, for files too large to hold as bytes.
+
+    Args:
+        path: Where the file goes; its folder must exist.
+        write: Writes the content to the temporary name that it is given.
+
+    Raises:
+        CVoiceError: The folder cannot be written to.
+    """
+    temporary: Path | None = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
         # mkstemp makes private files; results are as readable as any other file of the user's.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise CVoiceError(f"{path}: cannot be written: {error.strerror or error}; choose another folder") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def dump_json_lines(lines: Iterable[dict[str, Any]]) -> str:

@@ -1,12 +1,16 @@
 """One pass of a model over a corpus: activations in, statistics out.
 
-Nothing is kept of a batch but its counts, so memory does not grow with the corpus; the language-model head is not
-run; the device is never waited for inside the loop.
+Nothing is kept of a text but its counts, so memory does not grow with the corpus; neither the language-model head nor
+anything behind the last neurons is run; the device is never waited for inside the loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,72 +18,58 @@ from rich.progress import track
 from torch import nn
 
 from cvoice_foundation.errors import CVoiceError
-from intervention.neurons import LayerNeurons, base_model, expert_label, find_neurons
-from locate.corpus import Text, batches, corpus_sha256
+from intervention.neurons import base_model, find_neurons
+from intervention.observe import observe
+from locate.accumulate import CellSums, EnoughError, TextSums
+from locate.corpus import NUM_FOLDS, Group, Text, Tokens, corpus_sha256, padded, plan, tokenize
+from locate.counts import Site
+from locate.segments import COUNTED, PARTS, Part
 from locate.statistics import NeuronStatistics
+from locate.statistics_file import load_statistics, save_statistics
+
+_LOG = logging.getLogger(__name__)
 
 
-class _Accumulator:
-    """Running counts of every layer, ``[classes, neurons]`` each, on the layer's own device."""
+@dataclass(frozen=True, slots=True)
+class PassOptions:
+    """How a pass is run.
 
-    def __init__(self, layers: Sequence[LayerNeurons], classes: int) -> None:
-        widths = {layer.width for layer in layers}
-        parts = sorted({expert_label(layer.expert) for layer in layers if layer.expert is not None})
-        if parts:
-            raise CVoiceError(
-                f"this model is a mixture of experts ({len(parts)} kinds of MLP: {parts[0]}, ...), and locating counts "
-                "dense models only so far; masks made elsewhere can be applied to it"
-            )
-        if len(widths) != 1:
-            raise CVoiceError(
-                f"the layers of this model have different numbers of neurons ({sorted(widths)}), and locating takes "
-                "models whose layers have one width"
-            )
-        self._layers = layers
-        self._classes = classes
-        self._fired: list[torch.Tensor | None] = [None] * len(layers)
-        self._total: list[torch.Tensor | None] = [None] * len(layers)
-        self.one_hot = torch.empty(0)
+    Attributes:
+        batch_size: Texts a forward pass.
+        parts: The parts of a text whose tokens count.
+        chat: Whether to apply the tokenizer's chat template.
+        folds: Into how many folds pairs are dealt.
+        moments: Whether to add up activations and their squares; else firing alone.
+        shard: ``(i, n)``: read every n-th group of the plan, from the i-th on.
+    """
 
-    def hooks(self) -> list[Any]:
-        handles: list[Any] = []
-        for place, layer in enumerate(self._layers):
-            handles.append(layer.down.register_forward_pre_hook(self._at_input(place, layer.fired == "input")))
-            if layer.gate is not None:
-                handles.append(layer.gate.register_forward_hook(self._at_gate(place, layer.fired == "gate_half")))
-        return handles
+    batch_size: int = 8
+    parts: tuple[Part, ...] = COUNTED
+    chat: bool = False
+    folds: int = NUM_FOLDS
+    moments: bool = True
+    shard: tuple[int, int] = (0, 1)
 
-    def _at_input(self, place: int, counts_fired: bool) -> Any:
-        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-            # OPT flattens batch and sequence, so only the last axis is relied on.
-            activations = args[0].detach().flatten(0, -2)
-            self._total[place] = self._add(self._total[place], activations.float(), torch.float64)
-            if counts_fired:
-                self._fired[place] = self._add(self._fired[place], (activations > 0).float(), torch.int64)
+    def settings(self) -> dict[str, Any]:
+        """What two recordings must share to be added up."""
+        chosen = asdict(self)
+        del chosen["shard"], chosen["batch_size"]
+        return chosen | {"parts": list(self.parts)}
 
-        return hook
 
-    def _at_gate(self, place: int, first_half: bool) -> Any:
-        def hook(_: nn.Module, __: Any, output: torch.Tensor) -> None:
-            gate = output.detach().flatten(0, -2)
-            if first_half:
-                gate = gate[:, : gate.shape[-1] // 2]
-            self._fired[place] = self._add(self._fired[place], (gate > 0).float(), torch.int64)
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where an unfinished pass is kept.
 
-        return hook
+    Attributes:
+        path: The file; gone once the pass is finished.
+        resume: Whether to go on from it.
+        every: Seconds between two writings; each costs the writing of all sums.
+    """
 
-    def _add(self, running: torch.Tensor | None, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Adds ``[classes, tokens] @ [tokens, neurons]``; counts in float32 are exact up to 2^24 tokens a batch."""
-        one_hot = self.one_hot.to(rows.device)
-        counted = (one_hot @ rows).to(dtype)
-        return counted if running is None else running + counted
-
-    def result(self, which: str) -> torch.Tensor:
-        parts = self._fired if which == "fired" else self._total
-        missing = [layer.name for layer, part in zip(self._layers, parts, strict=True) if part is None]
-        if missing:
-            raise CVoiceError(f"{missing[0]} was not called in the forward pass, so its neurons cannot be counted")
-        return torch.stack([part.cpu() for part in parts if part is not None], dim=1)
+    path: Path
+    resume: bool = False
+    every: float = 300.0
 
 
 @torch.no_grad()
@@ -87,69 +77,170 @@ def record(
     model: nn.Module,
     tokenizer: Any,
     texts: Sequence[Text],
+    options: PassOptions | None = None,
     *,
-    batch_size: int = 8,
     header: Mapping[str, Any] | None = None,
+    checkpoint: Checkpoint | None = None,
     progress: bool = True,
 ) -> NeuronStatistics:
-    """Runs a model over a corpus once and counts, for every class, on how many tokens each neuron fires.
+    """Runs a model over a corpus once and adds up what its neurons do on each cell.
 
     Args:
         model: A transformers decoder with a head; the head is not run.
-        tokenizer: Its tokenizer.
-        texts: The corpus; each text counts for its (value, language).
-        batch_size: Texts a batch.
+        tokenizer: Its tokenizer, a fast one.
+        texts: The corpus.
+        options: How; the defaults if None.
         header: What to note in the statistics beside the corpus.
+        checkpoint: Where to keep an unfinished pass; nowhere if None.
         progress: Whether to show a progress bar.
 
     Returns:
-        Counts exact in int64, sums in float64 over float32 batch sums.
+        Counts exact in int32; sums in float64 over float32 sums of a text.
 
     Raises:
-        CVoiceError: The corpus is empty, the architecture is not known, or activations are not finite.
+        CVoiceError: The corpus is empty, the architecture is not known, activations are not finite, or the
+            checkpoint is of another pass.
     """
+    options = options or PassOptions()
     if not texts:
         raise CVoiceError("the corpus is empty; give items with --data FILE, or leave it out for the bundled ones")
     whole = base_model(model)
-    config: Any = whole.config
-    layers = find_neurons(model)
-    classes = tuple(dict.fromkeys((text.value, str(text.language)) for text in texts))
-    class_of = torch.tensor([classes.index((text.value, str(text.language))) for text in texts])
-    accumulator = _Accumulator(layers, len(classes))
-    tokens = torch.zeros(len(classes), dtype=torch.int64)
-    decoder: Any = getattr(whole, str(getattr(whole, "base_model_prefix", "")), whole)
-    device = next(whole.parameters()).device
-    max_length = int(getattr(config, "max_position_embeddings", None) or 1 << 30)
-    plan = batches(texts, tokenizer, batch_size, max_length)
-    steps = -(-len(texts) // batch_size)
-    handles = accumulator.hooks()
-    try:
-        for batch in track(plan, description="Locating", total=steps, disable=not progress):
-            rows = class_of[list(batch.texts)]
-            tokens.index_add_(0, rows, batch.counted.sum(1))
-            one_hot = torch.zeros(len(classes), *batch.counted.shape)
-            one_hot[rows, torch.arange(len(rows))] = batch.counted.float()
-            accumulator.one_hot = one_hot.flatten(1).to(device)
-            decoder(
-                input_ids=batch.input_ids.to(device),
-                attention_mask=batch.attention_mask.to(device),
-                use_cache=False,
+    sites = tuple(Site(n.layer, n.expert, n.width) for n in find_neurons(model))
+    max_length = int(getattr(whole.config, "max_position_embeddings", None) or 1 << 30)
+    tokens = tokenize(texts, tokenizer, chat=options.chat, max_length=max_length)
+    groups = plan(texts, tokens, options.batch_size)[options.shard[0] :: options.shard[1]]
+    counted_codes = torch.tensor([PARTS.index(part) for part in options.parts], dtype=torch.int8)
+
+    sums = CellSums(texts, sites, options.folds, options.moments)
+    header = _header(texts, tokens, counted_codes, options, header)
+    earlier, done = _resumed(checkpoint, header, options.batch_size)
+    sums.start(_home(whole, sums.bytes_needed), earlier)
+    # accelerate's offloading hooks must see the end of every module's call.
+    text_sums = TextSums(sites, options.moments, stop_early=not hasattr(whole, "hf_device_map"))
+    reader = _Reader(whole, text_sums, counted_codes)
+    written = time.monotonic()
+    with observe(model, text_sums):
+        for number in track(range(done, len(groups)), description="Locating", disable=not progress):
+            group = groups[number]
+            counts = torch.cat([reader.read([tokens[row] for row in rows]) for rows in _batches(group)])
+            sums.add(group.rows, group.units, counts, text_sums.take())
+            if checkpoint and time.monotonic() - written >= checkpoint.every and number + 1 < len(groups):
+                so_far = {"groups_done": number + 1, "batch_size": options.batch_size}
+                save_statistics(sums.statistics(header), checkpoint.path, **so_far)
+                written = time.monotonic()
+    statistics = sums.statistics(header)
+    _check_finite(statistics)
+    return statistics
+
+
+class _Reader:
+    """Runs batches; answers a device that is out of memory by halving them."""
+
+    def __init__(self, model: nn.Module, sums: TextSums, counted_codes: torch.Tensor) -> None:
+        self._decoder: Any = getattr(model, str(getattr(model, "base_model_prefix", "")), model)
+        self._device = next(model.parameters()).device
+        self._sums = sums
+        self._counted_codes = counted_codes
+        self._most: int | None = None
+
+    def read(self, rows: Sequence[Tokens]) -> torch.Tensor:
+        """Reads texts; returns ``[rows, scopes]``, int64: tokens counted."""
+        if self._most is not None and len(rows) > self._most:
+            size = self._most  # which may shrink on the way
+            return torch.cat([self.read(rows[at : at + size]) for at in range(0, len(rows), size)])
+        ids, attention, codes = padded(rows)
+        counted = torch.stack(
+            [torch.isin(codes, self._counted_codes), codes == PARTS.index("action")], dim=1
+        )  # [batch, scopes, seq]
+        self._sums.begin(counted)
+        out_of_memory = False
+        try:
+            self._decoder(input_ids=ids.to(self._device), attention_mask=attention.to(self._device), use_cache=False)
+        except EnoughError:
+            pass
+        except torch.OutOfMemoryError:
+            out_of_memory = True  # tried again outside: the traceback holds on to memory
+        if out_of_memory:
+            self._halve(rows)
+            return self.read(rows)
+        self._sums.end()
+        return counted.sum(-1)
+
+    def _halve(self, rows: Sequence[Tokens]) -> None:
+        if len(rows) == 1:
+            raise CVoiceError(
+                f"out of memory on one text of {len(rows[0])} tokens; use a smaller --dtype or another --device"
             )
-    finally:
-        for handle in handles:
-            handle.remove()
-    total = accumulator.result("total")
-    if not bool(torch.isfinite(total).all()):
-        layer = int((~torch.isfinite(total)).any(-1).any(0).nonzero()[0])
-        raise CVoiceError(f"activations of layer {layer} are not finite; try another --dtype (bfloat16 or float32)")
-    return NeuronStatistics(
-        classes=classes,
-        tokens=tokens,
-        questions=torch.bincount(class_of, minlength=len(classes)),
-        fired=accumulator.result("fired"),
-        total=total,
-        header={
-            **(header or {}),
-            "corpus": {"sha256": corpus_sha256(texts), "tokens": int(tokens.sum()), "texts": len(texts)},
+        self._most = len(rows) // 2
+        _LOG.warning("out of memory with %d texts a batch; going on with %d", len(rows), self._most)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _batches(group: Group) -> Iterator[Sequence[int]]:
+    for start, end in group.batches:
+        yield group.rows[start:end]
+
+
+def _header(
+    texts: Sequence[Text],
+    tokens: Sequence[Tokens],
+    counted_codes: torch.Tensor,
+    options: PassOptions,
+    header: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    counted = sum(int(torch.isin(torch.tensor(t.codes, dtype=torch.int8), counted_codes).sum()) for t in tokens)
+    result: dict[str, Any] = {
+        **(header or {}),
+        "settings": options.settings(),
+        "corpus": {
+            "sha256": corpus_sha256(texts),
+            "tokens": counted,
+            "texts": len(texts),
+            "values": list(dict.fromkeys(text.value for text in texts)),
         },
-    )
+    }
+    shard, of = options.shard
+    if of > 1:
+        result["shard"] = {"of": of, "have": [shard], "batch_size": options.batch_size}
+    return result
+
+
+def _resumed(
+    checkpoint: Checkpoint | None, header: Mapping[str, Any], batch_size: int
+) -> tuple[NeuronStatistics | None, int]:
+    """An unfinished pass, and how many of its groups are done."""
+    if checkpoint is None or not checkpoint.resume or not checkpoint.path.exists():
+        return None, 0
+    earlier = load_statistics(checkpoint.path)
+    done = int(earlier.header.get("groups_done", 0))
+    if dict(earlier.header) != {**header, "groups_done": done, "batch_size": batch_size}:
+        raise CVoiceError(
+            f"{checkpoint.path}: left by a pass with another model, corpus, batch size or other settings; repeat its "
+            "command, or leave out --resume to begin anew"
+        )
+    return earlier, done
+
+
+def _home(model: nn.Module, needed: int) -> torch.device:
+    """Where the running sums lie: with the model if they leave most of its memory free, else in main memory."""
+    if needed > 8 << 30:
+        _LOG.warning("the sums take %.0f GB; --folds 8 or --no-moments takes less", needed / (1 << 30))
+    device = next(model.parameters()).device
+    if device.type == "cuda" and needed < torch.cuda.mem_get_info(device)[0] // 4:
+        return device
+    return torch.device("cpu")
+
+
+def _check_finite(statistics: NeuronStatistics) -> None:
+    if statistics.total is None:
+        return
+    finite = torch.isfinite(statistics.total).all(0).all(0)
+    if not bool(finite.all()):
+        place = int((~finite).nonzero()[0])
+        for site in statistics.sites:
+            if place < site.width:
+                raise CVoiceError(
+                    f"activations of layer {site.layer} are not finite; try another --dtype (bfloat16 or float32)"
+                )
+            place -= site.width

@@ -93,7 +93,9 @@ def training_texts() -> tuple[list[tuple[str, str]], list[str]]:
         for task in tasks
         for document in task.test_docs()
     ]
-    activation = [text.text for lang in LANGUAGES for text in texts_of(load_items("activation", lang), lang)]
+    activation = [
+        text.text for lang in LANGUAGES for text in texts_of(load_items("activation", lang), lang, ("aligned",))
+    ]
     return prompts, activation
 
 

@@ -34,7 +34,12 @@ def test_every_help_has_an_example() -> None:
     [
         (["bogus"], "cvoice: error: No such command 'bogus'; see 'cvoice --help'"),
         (["select"], "cvoice select: error: Missing argument 'STATS...'; see 'cvoice select --help'"),
-        (["locate", "--model", "organism", "--out", "out", "--method", "magic"], "'magic' is not known"),
+        (["locate", "--model", "organism", "--out", "out", "--method", "contrst"], "did you mean contrast"),
+        (["locate", "--model", "organism", "--out", "out", "--shard", "4/4"], "--shard is '4/4'"),
+        (["locate", "--model", "organism", "--out", "out", "--tokens", "storys"], "--tokens names 'storys'"),
+        (["locate", "--model", "organism", "--out", "out", "--stance", "up"], "--stance is 'up'"),
+        (["controls", "none.jsonl", "--out", "out"], "none.jsonl: cannot read this mask file"),
+        (["controls", "file", "--out", "out"], "file: not a mask file"),
         (["locate", "--model", "organism", "--out", "out", "--language", "fr"], "--language is 'fr'"),
         (
             ["locate", "--model", "organism", "--out", "out", "--top-rate", "2"],
