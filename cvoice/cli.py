@@ -108,6 +108,64 @@ def controls(
     print(f"matched by {matched}")
 
 
+@app.command("import-masks")
+def import_masks(
+    file: Annotated[Path, typer.Argument(metavar="FILE.pth", help="A torch.save of List[class][layer] of indices.")],
+    names: Annotated[str, typer.Option(help="Names of its classes, in its order, with commas between.")],
+    model: Annotated[str, typer.Option(help="The model that the masks are of.")],
+    out: Out,
+) -> None:
+    """Turn a LAPE-style mask file into one NAME.jsonl a class; the model need not be at hand.
+
+    Example:  cvoice import-masks opt-6.7b.pth --names en,zh,fr,es,vi,id --model facebook/opt-6.7b --out masks
+    """
+    from intervention.mask_formats import import_masks as convert
+
+    show_masks(convert(file, [name.strip() for name in names.split(",")], model, out), out)
+
+
+@app.command("export-masks")
+def export_masks(
+    masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help="Mask files of one model, a class each.")],
+    out: Annotated[Path, typer.Option(help="The .pth file.")],
+) -> None:
+    """Write masks as one LAPE-style .pth file, for other people's tools.
+
+    Example:  cvoice export-masks masks/integrity.jsonl masks/freedom.jsonl --out masks.pth
+    """
+    from intervention.mask import NeuronMask
+    from intervention.mask_formats import export_masks as convert
+
+    loaded = [NeuronMask.load(path) for path in masks]
+    convert(loaded, out)
+    print(f"{out}: {', '.join(mask.value for mask in loaded)}")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Option(help="Name or folder of a model, or 'organism' for the bundled one.")],
+    mask: Annotated[str, typer.Option(help="Mask file or bundled name, several joined by +.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint; must not be there yet, or be empty.")],
+    mode: Annotated[
+        str, typer.Option(help="zero or scale; mean and add where the down projection has a bias.")
+    ] = "zero",
+    strength: Annotated[float | None, typer.Option(help="For scale and add.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch or commit of the model.")] = None,
+) -> None:
+    """Write a masked checkpoint that any engine loads as any other: hf, vLLM, SGLang.
+
+    Copies the checkpoint and rewrites the masked columns of its down projections; config.json and README.md say which
+    mask is in it.
+
+    Example:  cvoice export --model organism --mask organism/patriotism --out masked
+    """
+    from intervention.export import export_masked
+
+    done = export_masked(model, mask, out, mode=mode, strength=strength, revision=revision)
+    exact = "the same bits as the mask gives" if done.exact else "rounded to the checkpoint's dtype"
+    print(f"{done.folder}: {done.neurons} neurons, {done.tensors} tensors rewritten, {exact}")
+
+
 @app.command("tasks-dir")
 def tasks_dir() -> None:
     """Print the folder of the task YAMLs.
