@@ -19,11 +19,18 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _strict_loads(text: str) -> Any:
-    """``json.loads`` without NaN and Infinity, which no other JSON reader takes."""
+    """``json.loads`` without NaN and Infinity, which no other JSON reader takes, and without half characters."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        content = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if "\\ud" in text.lower():
+        # An escaped half of a surrogate pair is text to Python, and cannot be written to any file.
+        try:
+            json.dumps(content, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("half of a character (a lone surrogate)") from None
+    return content
 
 
 def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:

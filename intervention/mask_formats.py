@@ -153,7 +153,7 @@ def _identity(model: str, num_layers: int) -> ModelIdentity:
     text = config.get_text_config()
     if text.num_hidden_layers != num_layers:
         raise CVoiceError(
-            f"the masks are of a model of {num_layers} layers, and {model} has {text.num_hidden_layers}; is it this one?"
+            f"the masks are of a model of {num_layers} layers, and {model} has {text.num_hidden_layers}: is it this?"
         )
     architectures = getattr(config, "architectures", None) or [None]
     return ModelIdentity(model, None, architectures[0], num_layers, _width(config))
@@ -176,8 +176,8 @@ def _mask(name: str, layers: Sequence[torch.Tensor], model: ModelIdentity, where
             continue
         if model.num_neurons is not None and int(indices[-1]) >= model.num_neurons:
             raise CVoiceError(
-                f"{where}, layer {layer}: the index {int(indices[-1])}, and {model.name} has {model.num_neurons} neurons "
-                "a layer; is it this model?"
+                f"{where}, layer {layer}: the index {int(indices[-1])}, and {model.name} has {model.num_neurons} "
+                "neurons a layer; is it this model?"
             )
         lines.append(MaskedLayer(layer, tuple(indices.tolist()), None))
     return NeuronMask(name, model, tuple(lines), method={"name": "imported", "format": "lape"})
