@@ -18,7 +18,7 @@ Alternative = Literal["two-sided", "drop"]
 _CHUNK = 2_000
 """Sign vectors drawn at once: 20,000 of a thousand clusters would be 160 MB."""
 
-_FEW = 10
+_FEW = 13
 """With so few changed clusters the normal approximation of the sign-flip test is too coarse."""
 
 
