@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from compare.command import baseline, check
 from cvoice_foundation.command_line import run
 from cvoice_tasks.yaml import FOLDER
 from locate.command import BarRate, FilterRate, Out, TopRate, locate, show_masks
@@ -87,6 +88,10 @@ def lm_eval(context: typer.Context) -> None:
     from cvoice.lm_eval_plugin import run_lm_eval
 
     run_lm_eval(context.args)
+
+
+app.command()(check)
+app.command()(baseline)
 
 
 if __name__ == "__main__":
