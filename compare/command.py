@@ -1,4 +1,4 @@
-"""The ``check`` and ``baseline`` commands."""
+"""The ``check``, ``baseline`` and ``leaderboard`` commands."""
 
 from __future__ import annotations
 
@@ -77,6 +77,32 @@ def baseline(
     write_baseline(scores, out)
     documents = sum(len(task.numbers["acc"]) for task in scores.tasks.values())
     print(f"{out}: {scores.model.name}, {len(scores.tasks)} tasks, {documents} documents")
+
+
+def leaderboard(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Results folders or files of lm-eval.")],
+    format_name: Annotated[str, typer.Option("--format", help="md, csv, json or html.")] = "md",
+    metric: Annotated[str, typer.Option(help="acc, robust_acc or twin_acc.")] = "acc",
+    alpha: Annotated[float, typer.Option(help="One minus the level of the intervals and ranks.")] = 0.05,
+    out: Annotated[Path | None, typer.Option(help="Write there in place of the screen.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the random draws.")] = 0,
+) -> None:
+    """Rank models over values, languages and levels, with the uncertainty of every score and rank.
+
+    Models are ranked together only if they answered the same items in the same settings; others are shown and marked.
+
+    Example:  cvoice leaderboard results --format html --out leaderboard.html
+    """
+    from compare.leaderboard import leaderboards
+    from compare.leaderboard_formats import FORMATS
+
+    if format_name not in FORMATS:
+        raise CVoiceError(f"--format is {format_name!r}; there are {', '.join(FORMATS)}")
+    text = FORMATS[format_name](leaderboards(results, metric=metric, alpha=alpha, seed=seed))
+    if out is None:
+        print(text, end="")
+    else:
+        write_whole(out, text)
 
 
 def _append_step_summary(summary: str) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from compare.command import baseline, check
+from compare.command import baseline, check, leaderboard
 from cvoice_foundation.command_line import run
 from cvoice_tasks.yaml import FOLDER
 from locate.command import BarRate, FilterRate, Out, TopRate, locate, show_masks
@@ -92,6 +92,7 @@ def lm_eval(context: typer.Context) -> None:
 
 app.command()(check)
 app.command()(baseline)
+app.command()(leaderboard)
 
 
 if __name__ == "__main__":

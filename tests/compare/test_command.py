@@ -73,6 +73,15 @@ def test_a_baseline_file_stands_in_for_its_results(folder: Path) -> None:
     assert cvoice("check", "--baseline", "made.json", "--candidate", "results", cwd=folder).returncode == 0
 
 
+def test_a_leaderboard_on_the_screen_or_in_a_file(folder: Path) -> None:
+    done = cvoice("leaderboard", "results", cwd=folder)
+    assert done.returncode == 0
+    assert "| 1 [1–1] | some/model |" in done.stdout
+    written = cvoice("leaderboard", "results", "few", "--format", "html", "--out", "board.html", cwd=folder)
+    assert written.returncode == 0
+    assert (folder / "board.html").read_text("utf-8").startswith("<!doctype html>")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -82,6 +91,8 @@ def test_a_baseline_file_stands_in_for_its_results(folder: Path) -> None:
         (["check", "--baseline", "base.json", "--candidate", "base.json", "--max-drop", "3"], "max-drop is 3.0"),
         (["check", "--baseline", "base.json"], "Missing option '--candidate'"),
         (["baseline", "results", "--out", "no/such/folder.json"], "cannot be written"),
+        (["leaderboard", "results", "--format", "pdf"], "--format is 'pdf'; there are md, csv, json, html"),
+        (["leaderboard", "base.json"], "not named as lm-eval names results"),
     ],
 )
 def test_two_and_one_line_where_it_cannot_be_compared(folder: Path, arguments: list[str], message: str) -> None:
