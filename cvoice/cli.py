@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from compare.command import baseline, check, leaderboard
 from cvoice_foundation.command_line import run
 from cvoice_tasks.yaml import FOLDER
 from locate.command import (
@@ -197,6 +198,11 @@ def lm_eval(context: typer.Context) -> None:
     from cvoice.lm_eval_plugin import run_lm_eval
 
     run_lm_eval(context.args)
+
+
+app.command()(check)
+app.command()(baseline)
+app.command()(leaderboard)
 
 
 if __name__ == "__main__":

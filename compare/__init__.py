@@ -1,0 +1,1 @@
+"""What masks changed, who scores what, and whether a new checkpoint holds."""
