@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -144,22 +144,15 @@ def read_task(task: TaskRun) -> TaskScores:
     Raises:
         CVoiceError: As :func:`read_samples`.
     """
-    grouped = _GROUPED[task.family]
-    numbers: defaultdict[str, Numbers] = defaultdict(dict)
-    groups: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
     documents, prompts = [], []
-    for sample in read_samples(task):
-        documents.append(f"{sample.item} {sample.order} {sample.doc_hash}")
-        prompts.append(f"{sample.item} {sample.order} {sample.prompt_hash}")
-        for name, result in sample.metrics.items():
-            if name in grouped:
-                groups[name, grouped[name].key(sample.item)].append(result)
-            elif isinstance(result, (int, float)):
-                numbers[name][task.family, sample.language, sample.value, sample.item, sample.order] = float(result)
-    for (name, group), results in groups.items():
-        number = grouped[name].counted(results)
-        if number == number:  # NaN: a --limit left a part of the item or pair, which is not counted
-            numbers[name][task.family, task.language, task.value, group, ""] = number
+
+    def noted() -> Iterator[Sample]:
+        for sample in read_samples(task):
+            documents.append(f"{sample.item} {sample.order} {sample.doc_hash}")
+            prompts.append(f"{sample.item} {sample.order} {sample.prompt_hash}")
+            yield sample
+
+    numbers = numbers_of(task.family, task.language, task.value, noted())
     return TaskScores(
         task.name,
         task.family,
@@ -168,12 +161,60 @@ def read_task(task: TaskRun) -> TaskScores:
         task.settings,
         _sha256(documents),
         _sha256(prompts),
-        dict(numbers),
+        numbers,
     )
+
+
+def numbers_of(family: str, language: str, value: str, samples: Iterable[Sample]) -> dict[str, Numbers]:
+    """The numbers of one task's samples, by metric.
+
+    Args:
+        family: letters, cloze, gen, recog or likert.
+        language: Of the task.
+        value: Of the task.
+        samples: Its rows.
+    """
+    grouped = _GROUPED[family]
+    numbers: defaultdict[str, Numbers] = defaultdict(dict)
+    groups: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
+    for sample in samples:
+        for name, result in sample.metrics.items():
+            if name in grouped:
+                groups[name, grouped[name].key(sample.item)].append(result)
+            elif isinstance(result, (int, float)):
+                numbers[name][family, sample.language, sample.value, sample.item, sample.order] = float(result)
+    for (name, group), results in groups.items():
+        number = grouped[name].counted(results)
+        if number == number:  # NaN: a --limit left a part of the item or pair, which is not counted
+            numbers[name][family, language, value, group, ""] = number
+    return dict(numbers)
 
 
 def _sha256(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def sample_of(family: str, row: Mapping[str, Any]) -> Sample:
+    """One of lm-eval's samples, as its evaluator returns them and writes them.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is not one of a C-voice task.
+    """
+    doc = row["doc"]
+    field = _ORDER_FIELD.get(family)
+    return Sample(
+        item=str(doc["id"]),
+        order="" if field is None else str(int(doc[field])),
+        value=str(doc["value"]),
+        language=str(doc["language"]),
+        metrics={
+            name: _result(name, row[name], name in _GROUPED[family])
+            for name in row["metrics"]
+            if not str(name).endswith("_stderr")
+        },
+        doc_hash=str(row["doc_hash"]),
+        prompt_hash=str(row["prompt_hash"]),
+    )
 
 
 _ORDER_FIELD = {"letters": "gold", "recog": "gold", "gen": "gold", "likert": "aligned"}
@@ -191,21 +232,7 @@ def _result(name: str, result: Any, grouped: bool) -> Any:
 
 def _sample(task: TaskRun, row: Mapping[str, Any], number: int) -> Sample:
     try:
-        doc = row["doc"]
-        field = _ORDER_FIELD.get(task.family)
-        return Sample(
-            item=str(doc["id"]),
-            order="" if field is None else str(int(doc[field])),
-            value=str(doc["value"]),
-            language=str(doc["language"]),
-            metrics={
-                name: _result(name, row[name], name in _GROUPED[task.family])
-                for name in row["metrics"]
-                if not str(name).endswith("_stderr")
-            },
-            doc_hash=str(row["doc_hash"]),
-            prompt_hash=str(row["prompt_hash"]),
-        )
+        return sample_of(task.family, row)
     except (KeyError, TypeError, ValueError) as error:
         raise CVoiceError(
             f"{task.samples}, line {number}: not a sample of {task.name} as lm-eval 0.4.13 writes it "

@@ -1,0 +1,215 @@
+"""What masks changed: masks x values, paired, with intervals, corrected p-values and ranks among random masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from compare.paired import ClusterDifferences, bootstrap_interval, cluster_differences
+from compare.samples import LIMITS, Numbers, cluster_of
+from compare.sweep import Run
+from compare.testing import holm, sign_flip_p
+
+ALPHA = 0.05
+FLIPS = 20_000
+DRAWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean difference, masked minus unmasked, with what it rests on.
+
+    Attributes:
+        difference: Of the mean over documents.
+        low: Of its 95 % interval.
+        high: Of its 95 % interval.
+        method: That made the interval: ``bootstrap`` or ``bounded`` (see :mod:`compare.paired`).
+        documents: How many.
+        pairs: How many pair numbers, the clusters.
+        changed: Pairs whose number changed.
+    """
+
+    difference: float
+    low: float
+    high: float
+    method: str
+    documents: int
+    pairs: int
+    changed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One mask's effect on one value.
+
+    Attributes:
+        mask: Name of the mask.
+        value: The value asked about.
+        family: Reading: ``letters`` for the choice, ``recog`` for recognition, ...
+        acc: Effect on `acc`.
+        p: Two-sided, by sign flips of whole pairs.
+        p_holm: Corrected over all cells of this reading.
+        rank: k of :attr:`of`: 1 if the effect is larger in magnitude than under every random mask. Never corrected.
+        of: Random masks and this one; 1 where there are no controls.
+        controls: Effects of the random masks that match this mask, on this value.
+        claimed: p_holm <= 0.05 and rank / of <= 0.05.
+        margin: Effect on `margin`, where the reading has one.
+        baseline: `acc` without a mask.
+        by_language: Effect on `acc` in each language.
+        between_languages: Effect in zh minus effect in en, within items; None with one language.
+    """
+
+    mask: str
+    value: str
+    family: str
+    acc: Estimate
+    p: float
+    p_holm: float
+    rank: int
+    of: int
+    controls: tuple[float, ...]
+    claimed: bool
+    margin: Estimate | None
+    baseline: float
+    by_language: Mapping[str, Estimate]
+    between_languages: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class Specificity:
+    """A mask's effect on its own value, less its mean effect on the others (of the letters tasks)."""
+
+    mask: str
+    own: Estimate
+    difference: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """A mask's effect on a task that asks about no value."""
+
+    mask: str
+    task: str
+    effect: Estimate
+
+
+def of_runs(
+    baseline: Run, masked: Sequence[Run], controls: Mapping[str, Sequence[Run]], *, seed: int = 0
+) -> tuple[list[Cell], list[Specificity], list[Ability]]:
+    """Effects of every mask on every value that was asked about.
+
+    Args:
+        baseline: Without a mask.
+        masked: One run a mask.
+        controls: Name of a mask -> runs of random masks that match it.
+        seed: Of intervals and tests.
+
+    Returns:
+        Cells, specificities (of masks named after a value, where other values were asked about), abilities.
+
+    Raises:
+        CVoiceError: The runs do not hold the same documents.
+    """
+    keys = baseline.numbers["acc"]
+    families = dict.fromkeys(key[0] for key in keys)
+    values = list(dict.fromkeys(key[2] for key in keys))
+    cells: list[Cell] = []
+    for family in families:
+        raw = [
+            _cell(baseline, run, controls.get(run.name, ()), family, value, seed)
+            for run in masked
+            for value in values
+            if any(key[0] == family and key[2] == value for key in keys)
+        ]
+        corrected = holm([cell.p for cell in raw])
+        cells += [_claimed(cell, float(p)) for cell, p in zip(raw, corrected, strict=True)]
+    specificities = [found for run in masked if (found := _specificity(baseline, run, values, seed)) is not None]
+    abilities = [
+        Ability(
+            run.name, task, _estimate(cluster_differences(before, run.others[task], lambda key: key[3]), seed, None)
+        )
+        for run in masked
+        for task, before in baseline.others.items()
+        if before
+    ]
+    return cells, specificities, abilities
+
+
+def _of(numbers: Numbers, chosen: Callable[[tuple[str, ...]], bool]) -> Numbers:
+    return {key: number for key, number in numbers.items() if chosen(key)}
+
+
+def _differences(baseline: Run, run: Run, metric: str, family: str, value: str, language: str | None = None) -> Any:
+    def chosen(key: tuple[str, ...]) -> bool:
+        return key[0] == family and key[2] == value and language in (None, key[1])
+
+    before, after = (_of(one.numbers.get(metric, {}), chosen) for one in (baseline, run))
+    return cluster_differences(before, after, cluster_of) if before else None
+
+
+def _estimate(d: ClusterDifferences, seed: int, largest: float | None = 1.0) -> Estimate:
+    interval = bootstrap_interval(d, draws=DRAWS, seed=seed, largest=largest)
+    return Estimate(d.estimate, interval.low, interval.high, interval.method, d.documents, len(d.clusters), d.changed)
+
+
+def _cell(baseline: Run, run: Run, controls: Sequence[Run], family: str, value: str, seed: int) -> Cell:
+    d = _differences(baseline, run, "acc", family, value)
+    margins = _differences(baseline, run, "margin", family, value)
+    at_random = tuple(_differences(baseline, control, "acc", family, value).estimate for control in controls)
+    effect = _estimate(d, seed)
+    before = _of(baseline.numbers["acc"], lambda key: key[0] == family and key[2] == value)
+    languages = list(dict.fromkeys(key[1] for key in before))
+    by_language = {language: _differences(baseline, run, "acc", family, value, language) for language in languages}
+    return Cell(
+        mask=run.name,
+        value=value,
+        family=family,
+        acc=effect,
+        p=sign_flip_p(d, flips=FLIPS, seed=seed),
+        p_holm=1.0,
+        # A tie counts against the mask.
+        rank=1 + sum(abs(other) >= abs(effect.difference) - 1e-12 for other in at_random),
+        of=1 + len(at_random),
+        controls=at_random,
+        claimed=False,
+        margin=None if margins is None else _estimate(margins, seed, LIMITS["margin"]),
+        baseline=sum(before.values()) / len(before),
+        by_language={language: _estimate(found, seed) for language, found in by_language.items()},
+        between_languages=_between(*by_language.values(), seed=seed) if set(languages) == {"zh", "en"} else None,
+    )
+
+
+def _claimed(cell: Cell, p_holm: float) -> Cell:
+    passes = p_holm <= ALPHA and cell.of > 1 and cell.rank / cell.of <= ALPHA
+    return replace(cell, p_holm=p_holm, claimed=passes)
+
+
+def _between(first: ClusterDifferences, second: ClusterDifferences, *, seed: int) -> Estimate:
+    """Effect in one language minus that in the other, pair by pair, over the pairs that both have."""
+    means = [dict(zip(d.clusters, d.sums / d.counts, strict=True)) for d in (first, second)]
+    both = [cluster for cluster in first.clusters if cluster in means[1]]
+    sums = np.array([means[0][cluster] - means[1][cluster] for cluster in both])
+    return _estimate(ClusterDifferences(tuple(both), sums, np.ones(len(both), dtype=np.int64)), seed, 2.0)
+
+
+def _specificity(baseline: Run, run: Run, values: Iterable[str], seed: int) -> Specificity | None:
+    values = list(values)
+    if run.name not in values or len(values) < 2:
+        return None
+    parts = {value: _differences(baseline, run, "acc", "letters", value) for value in values}
+    if any(part is None for part in parts.values()):
+        return None
+    own = parts[run.name]
+    others = [part for value, part in parts.items() if value != run.name]
+    total = own.documents + sum(part.documents for part in others)
+    # Weighted so that the mean over all documents is the own value's mean less the mean of the others' means.
+    scaled = [(own, total / own.documents)] + [(part, -total / (len(others) * part.documents)) for part in others]
+    joined = ClusterDifferences(
+        tuple(f"{number}:{cluster}" for number, (part, _) in enumerate(scaled) for cluster in part.clusters),
+        np.concatenate([part.sums * weight for part, weight in scaled]),
+        np.concatenate([part.counts for part, _ in scaled]),
+    )
+    return Specificity(run.name, _estimate(own, seed), _estimate(joined, seed, None))

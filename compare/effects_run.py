@@ -1,0 +1,150 @@
+"""``cvoice effects``: a sweep over masks and matched random masks, and what it shows, as ``effects.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from compare.effects import Cell, of_runs
+from compare.sweep import Run, Settings, sweep
+from cvoice_foundation.errors import CVoiceError
+from cvoice_foundation.files import output_folder, write_whole
+from intervention.mask import NeuronMask
+from locate.controls import matched_random_masks
+from locate.statistics_file import load_statistics
+
+FORMAT = "cvoice-effects"
+MOST_FLIPPED = 12
+"""Flipped stories shown of each mask."""
+
+
+def measure_effects(
+    settings: Settings,
+    masks_folder: Path,
+    out: Path,
+    *,
+    controls: int = 20,
+    stats: Path | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Runs the baseline, every mask of a folder and its controls, and writes ``effects.json``.
+
+    Args:
+        settings: Model, tasks, mode, ...
+        masks_folder: With mask files, ``*.jsonl``.
+        out: Folder for ``effects.json`` and the runs; an interrupted sweep goes on from them.
+        controls: Random masks a mask.
+        stats: Statistics to match firing rates by; if None, ``statistics.safetensors`` beside the masks, if there.
+        seed: Of controls, intervals and tests.
+        device: A torch device.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        What ``effects.json`` holds; docs/effects.md has the keys.
+
+    Raises:
+        CVoiceError: There are no masks, one is empty or does not fit, or a task is not known.
+    """
+    masks = read_masks(masks_folder)
+    beside = masks_folder / "statistics.safetensors"
+    source = stats or (beside if beside.is_file() else None)
+    statistics = None if source is None else load_statistics(source)
+    drawn = {mask.value: matched_random_masks(mask, controls, seed, statistics) for mask in masks}
+    everything = [*masks, *(control for of_mask in drawn.values() for control in of_mask)]
+    output_folder(out)
+    baseline, *runs = sweep(settings, everything, out, device=device, progress=progress)
+    by_name = {run.name: run for run in runs}
+    masked = [by_name[mask.value] for mask in masks]
+    of_controls = {name: [by_name[control.value] for control in of_mask] for name, of_mask in drawn.items()}
+    cells, specificities, abilities = of_runs(baseline, masked, of_controls, seed=seed)
+    result = {
+        "format": FORMAT,
+        "version": 1,
+        "settings": asdict(settings) | {"controls": controls, "seed": seed},
+        "matched_by": "layer" if statistics is None else "layer and firing-rate decile",
+        "created": {name: version(name) for name in ("cvoice", "lm-eval", "transformers", "torch")},
+        "masks": [_mask_told(mask, by_name[mask.value]) for mask in masks],
+        "cells": [asdict(cell) for cell in cells],
+        "specificity": [asdict(found) for found in specificities],
+        "ability": [asdict(found) for found in abilities],
+        "flipped": [flip for run in masked for flip in _flipped(baseline, run)],
+        "remarks": remarks(cells, controls),
+    }
+    write_whole(out / "effects.json", json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return result
+
+
+def read_masks(folder: Path) -> list[NeuronMask]:
+    """The masks of a folder, named by their headers; of a file, that one.
+
+    Raises:
+        CVoiceError: There is none, or one is empty.
+    """
+    paths = [folder] if folder.is_file() else sorted(folder.glob("*.jsonl"))
+    if not paths:
+        raise CVoiceError(f"{folder}: no mask files (*.jsonl) in it; `cvoice locate --out {folder}` writes them")
+    masks = [NeuronMask.load(path) for path in paths]
+    if empty := [str(path) for path, mask in zip(paths, masks, strict=True) if not mask.layers]:
+        raise CVoiceError(f"{empty[0]}: the mask is empty; take it away, or locate with a higher --top-rate")
+    # Two files may have one name in their headers (a mask, and the same by another method): told apart by file.
+    names = [mask.value for mask in masks]
+    return [
+        replace(mask, value=path.stem) if names.count(mask.value) > 1 else mask
+        for path, mask in zip(paths, masks, strict=True)
+    ]
+
+
+def _mask_told(mask: NeuronMask, run: Run) -> dict[str, Any]:
+    layers: dict[str, int] = {}
+    for line in mask.layers:
+        layers[str(line.layer)] = layers.get(str(line.layer), 0) + len(line.neurons)
+    return {
+        "name": mask.value,
+        "sha256": mask.sha256,
+        "neurons": mask.num_masked,
+        "of_layers": mask.model.num_layers,
+        "layers": layers,
+        "method": dict(mask.method),
+        "never_active": run.never_active,
+    }
+
+
+def _flipped(baseline: Run, run: Run) -> list[dict[str, Any]]:
+    """Documents whose chosen letter changed, the value of the mask's name first."""
+    changed = [key for key, letter in baseline.chosen.items() if run.chosen.get(key) not in (None, letter)]
+    changed.sort(key=lambda key: (not key[0].startswith(run.name), key))
+    return [
+        {
+            "mask": run.name,
+            "item": item,
+            "language": language,
+            "aligned": "AB"[int(order)],
+            "before": baseline.chosen[item, language, order],
+            "after": run.chosen[item, language, order],
+        }
+        for item, language, order in changed[:MOST_FLIPPED]
+    ]
+
+
+def remarks(cells: Sequence[Cell], controls: int) -> list[str]:
+    """What a reader of the numbers should know before believing or doubting them."""
+    told = []
+    if controls == 0:
+        told.append("No random masks were run (--controls 0), so nothing is claimed.")
+    elif 1 / (controls + 1) > 0.05:
+        told.append(f"With {controls} random masks no rank can pass 0.05; 19 is the fewest that can.")
+    if cells:
+        pairs = min(cell.acc.pairs for cell in cells)
+        least = 2.0 ** (1 - pairs) * len([cell for cell in cells if cell.family == cells[0].family])
+        if least > 0.05:
+            told.append(
+                f"With {pairs} pairs a value the smallest p that {len(cells)} cells can have, corrected, is "
+                f"{min(1.0, least):.2g}: no effect on a single value, however large, can be claimed. Use more items."
+            )
+    return told
