@@ -194,8 +194,7 @@ def _share(share: float | None) -> str:
 
 
 def _model(model: Model) -> str:
-    mask = f" (mask {model.mask}, {model.mask_mode})" if model.mask else ""
-    return model.name + mask
+    return model.label + (f" (mask {model.mask_label})" if model.mask_label else "")
 
 
 def _flip(flip: Flip) -> str:

@@ -42,7 +42,7 @@ def markdown(boards: Sequence[Board]) -> str:
             names = _columns(board, kinds)
             lines += ["| rank | model | mask | " + " | ".join(names) + " |", "|---|---|---|" + "--:|" * len(names)]
             for entry in board.entries:
-                cells = [_rank(entry), _escape(_model(entry, board)), _escape(_mask(entry))]
+                cells = [_rank(entry), _escape(_model(entry, board)), _escape(entry.model.mask_label)]
                 cells += [_markdown_score(_score(entry, name)) for name in names]
                 lines.append("| " + " | ".join(cells) + " |")
             lines.append("")
@@ -60,7 +60,7 @@ def csv_table(boards: Sequence[Board]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
-        ["family", "metric", "model", "mask", "mask_sha256", "mode", "rank", "rank_low", "rank_high"]
+        ["family", "metric", "model", "arguments", "mask", "mask_sha256", "mode", "rank", "rank_low", "rank_high"]
         + ["kind", "name", "documents", "pairs", "mean", "low", "high", "method", "notes", "source"]
     )
     for board in boards:
@@ -68,7 +68,15 @@ def csv_table(boards: Sequence[Board]) -> str:
             model = entry.model
             for score in entry.scores:
                 writer.writerow(
-                    [board.family, board.metric, model.name, model.mask, model.mask_sha256, model.mask_mode]
+                    [
+                        board.family,
+                        board.metric,
+                        model.name,
+                        model.arguments,
+                        model.mask,
+                        model.mask_sha256,
+                        model.mask_mode,
+                    ]
                     + [entry.rank, entry.rank_low, entry.rank_high, score.kind, score.name, score.documents]
                     + [score.clusters, repr(score.mean), repr(score.low), repr(score.high), score.method]
                     + ["; ".join(entry.notes), entry.source]
@@ -95,7 +103,7 @@ def html_page(boards: Sequence[Board]) -> str:
         parts.append(f"<h2>{_TITLES[board.family]} <code>{board.metric}</code></h2>\n<div class='wide'><table>")
         parts.append(f"<thead><tr><th scope='col'>rank</th><th scope='col'>model</th>{heads}</tr></thead>\n<tbody>")
         for entry in board.entries:
-            mask = f"<br><small>{html.escape(_mask(entry))}</small>" if entry.model.mask else ""
+            mask = f"<br><small>{html.escape(entry.model.mask_label)}</small>" if entry.model.mask_label else ""
             cells = "".join(_html_score(_score(entry, name)) for name in names)
             parts.append(
                 f"<tr{'' if entry.rank else ' class=unranked'}><td>{_rank(entry)}</td>"
@@ -157,17 +165,9 @@ def _rank(entry: Entry) -> str:
 
 
 def _model(entry: Entry, board: Board) -> str:
-    """The model without its mask's hash; with its source where a name and mask stand twice."""
+    """The model, with its source where it stands twice."""
     twice = sum(other.model == entry.model for other in board.entries) > 1
-    return entry.model.name.partition("+mask-")[0] + (f" ({entry.source})" if twice else "")
-
-
-def _mask(entry: Entry) -> str:
-    model = entry.model
-    if model.mask is None:
-        return ""
-    strength = "" if model.mask_strength is None else f" {model.mask_strength:g}"
-    return f"{model.mask}, {model.mask_mode}{strength}, {model.mask_neurons} neurons"
+    return entry.model.label + (f" ({entry.source})" if twice else "")
 
 
 def _method(board: Board) -> str:

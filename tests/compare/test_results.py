@@ -97,8 +97,12 @@ def test_models_masks_and_modes_are_told_apart(copy: Path) -> None:
     change(results_file(masked), config=config | mask)
     assert [run.model for run in read_runs(copy)] == [
         Model("some/model"),
-        Model("some/model", "m.jsonl", "ab", "mean", None, 7),
+        Model("some/model", "", "m.jsonl", "ab", "mean", None, 7),
     ]
+    # The same neurons under another file's name are the same mask; another dtype is another model.
+    assert Model("a", mask="x", mask_sha256="ab") == Model("a", mask="y", mask_sha256="ab")
+    change(results_file(masked), config=config | {"model_args": {"pretrained": "some/model", "dtype": "bfloat16"}})
+    assert [run.model.label for run in read_runs(copy)] == ["some/model", "some/model (dtype=bfloat16)"]
     with pytest.raises(CVoiceError, match="holds 2 models"):
         read_run(copy)
 
