@@ -27,6 +27,8 @@ _TITLES = {
     "recog": "Recognition 价值识别",
     "likert": "Rating 量表评分",
 }
+_TABLES: tuple[tuple[str, ...], ...] = (("overall", "language", "level"), ("value",))
+"""Two tables are narrower than one."""
 _METHOD = (
     "Intervals at {level:.0%} over twin pairs. Ranks in brackets: those not excluded, for all models together, by "
     "paired sign-flip tests of all pairs of models after Holm."
@@ -38,7 +40,7 @@ def markdown(boards: Sequence[Board]) -> str:
     lines: list[str] = []
     for board in boards:
         lines += [f"## {_TITLES[board.family]} (`{board.metric}`)", ""]
-        for kinds in (("overall", "language", "level"), ("value",)):
+        for kinds in _TABLES:
             names = _columns(board, kinds)
             lines += ["| rank | model | mask | " + " | ".join(names) + " |", "|---|---|---|" + "--:|" * len(names)]
             for entry in board.entries:
@@ -98,18 +100,8 @@ def html_page(boards: Sequence[Board]) -> str:
         f"<title>C-voice leaderboard</title>\n<style>{_CSS}</style>\n<h1>C-voice leaderboard 价值排行</h1>",
     ]
     for board in boards:
-        names = _columns(board, ("overall", "language", "level", "value"))
-        heads = "".join(f"<th scope='col'>{_ZH.get(name, '')}<br>{html.escape(name)}</th>" for name in names)
-        parts.append(f"<h2>{_TITLES[board.family]} <code>{board.metric}</code></h2>\n<div class='wide'><table>")
-        parts.append(f"<thead><tr><th scope='col'>rank</th><th scope='col'>model</th>{heads}</tr></thead>\n<tbody>")
-        for entry in board.entries:
-            mask = f"<br><small>{html.escape(entry.model.mask_label)}</small>" if entry.model.mask_label else ""
-            cells = "".join(_html_score(_score(entry, name)) for name in names)
-            parts.append(
-                f"<tr{'' if entry.rank else ' class=unranked'}><td>{_rank(entry)}</td>"
-                f"<th scope='row'>{html.escape(_model(entry, board))}{mask}</th>{cells}</tr>"
-            )
-        parts.append("</tbody></table></div>")
+        parts.append(f"<h2>{_TITLES[board.family]} <code>{board.metric}</code></h2>")
+        parts += [_html_table(board, kinds) for kinds in _TABLES]
         notes = [(entry, note) for entry in board.entries for note in entry.notes]
         if notes:
             items = (f"<li>{html.escape(_model(entry, board))}: {html.escape(note)}</li>" for entry, note in notes)
@@ -129,9 +121,30 @@ _CSS = """
 body{font:16px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:90rem;padding:0 1rem;color:#111;background:#fff}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .6rem;text-align:right;border-bottom:1px solid #ccc;white-space:nowrap}
-tbody th{text-align:left;font-weight:600}td small{color:#555}.unranked td,.unranked th{color:#555;font-weight:400}
+tbody th,.model{text-align:left;font-weight:600;white-space:normal;overflow-wrap:anywhere;min-width:8rem}
+th small{font-weight:400}td small{color:#555}table{margin-bottom:1rem}
+.unranked td,.unranked th{color:#555;font-weight:400}
 @media print{.wide{overflow:visible}table{font-size:8pt}}
 """
+
+
+def _html_table(board: Board, kinds: Sequence[str]) -> str:
+    names = _columns(board, kinds)
+    heads = "".join(f"<th scope='col'>{_ZH.get(name, '')}<br>{html.escape(name)}</th>" for name in names)
+    rows = []
+    for entry in board.entries:
+        mask = f"<br><small>{html.escape(entry.model.mask_label)}</small>" if entry.model.mask_label else ""
+        cells = "".join(_html_score(_score(entry, name)) for name in names)
+        rows.append(
+            f"<tr{'' if entry.rank else ' class=unranked'}><td>{_rank(entry)}</td>"
+            f"<th scope='row'>{html.escape(_model(entry, board))}{mask}</th>{cells}</tr>"
+        )
+    return (
+        "<div class='wide'><table>\n<thead><tr><th scope='col'>排名<br>rank</th>"
+        f"<th scope='col' class='model'>模型<br>model</th>{heads}</tr></thead>\n<tbody>\n"
+        + "\n".join(rows)
+        + "\n</tbody></table></div>"
+    )
 
 
 def _columns(board: Board, kinds: Sequence[str]) -> list[str]:
