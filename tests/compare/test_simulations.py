@@ -10,7 +10,7 @@ import pytest
 
 from compare.leaderboard import board
 from compare.paired import ClusterDifferences, Floats, bootstrap_interval
-from compare.testing import holm, sign_flip_p, sign_flip_ps, smallest_visible_drop
+from compare.significance import holm, sign_flip_p, sign_flip_ps, smallest_visible_drop
 from tests.compare.run_scores import run_scores
 from tests.compare.test_paired import differences
 
