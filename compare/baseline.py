@@ -46,7 +46,14 @@ def load_scores(path: Path) -> RunScores:
         content = _content(path)
         if content is not None:
             return _from_baseline(path, content)
-    return read_scores(read_run(path))
+    scores = read_scores(read_run(path))
+    without = sorted(name for name, task in scores.tasks.items() if not task.numbers.get(METRIC))
+    if without:
+        raise CVoiceError(
+            f"{path}: no {METRIC} in the samples of {listed(without)}; run lm_eval without --predict_only, and with a "
+            "--limit of 2 or more if any"
+        )
+    return scores
 
 
 def write_baseline(scores: RunScores, path: Path) -> None:

@@ -88,7 +88,7 @@ def table(check: Check) -> Table:
             f"{c.candidate:.3f}",
             f"{100 * c.difference:+.1f} {points((c.low, c.high))}",
             f"{c.p_holm:.3g}",
-            _share(c.visible_drop),
+            _could_see(c),
             c.verdict,
         )
     return made
@@ -110,7 +110,7 @@ def markdown(check: Check) -> str:
     ]
     lines += [
         f"| {c.family} | {_cell(c.value)} | {c.baseline:.3f} | {c.candidate:.3f} "
-        f"| {100 * c.difference:+.1f} {points((c.low, c.high))} | {c.p_holm:.3g} | {_share(c.visible_drop)} "
+        f"| {100 * c.difference:+.1f} {points((c.low, c.high))} | {c.p_holm:.3g} | {_could_see(c)} "
         f"| {_share(c.recovery)} | {c.clusters} | {c.verdict} |"
         for c in check.comparisons
     ]
@@ -193,9 +193,13 @@ def _share(share: float | None) -> str:
     return "-" if share is None else percent(share)
 
 
+def _could_see(comparison: Comparison) -> str:
+    """Empty where a drop was seen."""
+    return "" if comparison.verdict == "regressed" else _share(comparison.visible_drop)
+
+
 def _model(model: Model) -> str:
-    mask = f" (mask {model.mask}, {model.mask_mode})" if model.mask else ""
-    return model.name + mask
+    return model.label + (f" (mask {model.mask_label})" if model.mask_label else "")
 
 
 def _flip(flip: Flip) -> str:

@@ -17,7 +17,7 @@ from compare.baseline import RunScores, listed, read_scores, refusals, remarks
 from compare.paired import Interval, bootstrap_interval, cluster_differences
 from compare.results import FAMILIES, MUST_AGREE, Model, Settings, read_runs
 from compare.samples import Numbers, TaskScores, cluster_of
-from compare.testing import holm, sign_flip_ps
+from compare.significance import holm, sign_flip_ps
 from cvoice_foundation.errors import CVoiceError
 from cvoice_tasks.values import LANGUAGES, LEVELS, VALUES
 

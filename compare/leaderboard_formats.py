@@ -27,6 +27,8 @@ _TITLES = {
     "recog": "Recognition 价值识别",
     "likert": "Rating 量表评分",
 }
+_TABLES: tuple[tuple[str, ...], ...] = (("overall", "language", "level"), ("value",))
+"""Two tables are narrower than one."""
 _METHOD = (
     "Intervals at {level:.0%} over twin pairs. Ranks in brackets: those not excluded, for all models together, by "
     "paired sign-flip tests of all pairs of models after Holm."
@@ -38,11 +40,11 @@ def markdown(boards: Sequence[Board]) -> str:
     lines: list[str] = []
     for board in boards:
         lines += [f"## {_TITLES[board.family]} (`{board.metric}`)", ""]
-        for kinds in (("overall", "language", "level"), ("value",)):
+        for kinds in _TABLES:
             names = _columns(board, kinds)
             lines += ["| rank | model | mask | " + " | ".join(names) + " |", "|---|---|---|" + "--:|" * len(names)]
             for entry in board.entries:
-                cells = [_rank(entry), _escape(_model(entry, board)), _escape(_mask(entry))]
+                cells = [_rank(entry), _escape(_model(entry, board)), _escape(entry.model.mask_label)]
                 cells += [_markdown_score(_score(entry, name)) for name in names]
                 lines.append("| " + " | ".join(cells) + " |")
             lines.append("")
@@ -60,7 +62,7 @@ def csv_table(boards: Sequence[Board]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
-        ["family", "metric", "model", "mask", "mask_sha256", "mode", "rank", "rank_low", "rank_high"]
+        ["family", "metric", "model", "arguments", "mask", "mask_sha256", "mode", "rank", "rank_low", "rank_high"]
         + ["kind", "name", "documents", "pairs", "mean", "low", "high", "method", "notes", "source"]
     )
     for board in boards:
@@ -68,7 +70,15 @@ def csv_table(boards: Sequence[Board]) -> str:
             model = entry.model
             for score in entry.scores:
                 writer.writerow(
-                    [board.family, board.metric, model.name, model.mask, model.mask_sha256, model.mask_mode]
+                    [
+                        board.family,
+                        board.metric,
+                        model.name,
+                        model.arguments,
+                        model.mask,
+                        model.mask_sha256,
+                        model.mask_mode,
+                    ]
                     + [entry.rank, entry.rank_low, entry.rank_high, score.kind, score.name, score.documents]
                     + [score.clusters, repr(score.mean), repr(score.low), repr(score.high), score.method]
                     + ["; ".join(entry.notes), entry.source]
@@ -90,18 +100,8 @@ def html_page(boards: Sequence[Board]) -> str:
         f"<title>C-voice leaderboard</title>\n<style>{_CSS}</style>\n<h1>C-voice leaderboard 价值排行</h1>",
     ]
     for board in boards:
-        names = _columns(board, ("overall", "language", "level", "value"))
-        heads = "".join(f"<th scope='col'>{_ZH.get(name, '')}<br>{html.escape(name)}</th>" for name in names)
-        parts.append(f"<h2>{_TITLES[board.family]} <code>{board.metric}</code></h2>\n<div class='wide'><table>")
-        parts.append(f"<thead><tr><th scope='col'>rank</th><th scope='col'>model</th>{heads}</tr></thead>\n<tbody>")
-        for entry in board.entries:
-            mask = f"<br><small>{html.escape(_mask(entry))}</small>" if entry.model.mask else ""
-            cells = "".join(_html_score(_score(entry, name)) for name in names)
-            parts.append(
-                f"<tr{'' if entry.rank else ' class=unranked'}><td>{_rank(entry)}</td>"
-                f"<th scope='row'>{html.escape(_model(entry, board))}{mask}</th>{cells}</tr>"
-            )
-        parts.append("</tbody></table></div>")
+        parts.append(f"<h2>{_TITLES[board.family]} <code>{board.metric}</code></h2>")
+        parts += [_html_table(board, kinds) for kinds in _TABLES]
         notes = [(entry, note) for entry in board.entries for note in entry.notes]
         if notes:
             items = (f"<li>{html.escape(_model(entry, board))}: {html.escape(note)}</li>" for entry, note in notes)
@@ -121,9 +121,30 @@ _CSS = """
 body{font:16px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:90rem;padding:0 1rem;color:#111;background:#fff}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .6rem;text-align:right;border-bottom:1px solid #ccc;white-space:nowrap}
-tbody th{text-align:left;font-weight:600}td small{color:#555}.unranked td,.unranked th{color:#555;font-weight:400}
+tbody th,.model{text-align:left;font-weight:600;white-space:normal;overflow-wrap:anywhere;min-width:8rem}
+th small{font-weight:400}td small{color:#555}table{margin-bottom:1rem}
+.unranked td,.unranked th{color:#555;font-weight:400}
 @media print{.wide{overflow:visible}table{font-size:8pt}}
 """
+
+
+def _html_table(board: Board, kinds: Sequence[str]) -> str:
+    names = _columns(board, kinds)
+    heads = "".join(f"<th scope='col'>{_ZH.get(name, '')}<br>{html.escape(name)}</th>" for name in names)
+    rows = []
+    for entry in board.entries:
+        mask = f"<br><small>{html.escape(entry.model.mask_label)}</small>" if entry.model.mask_label else ""
+        cells = "".join(_html_score(_score(entry, name)) for name in names)
+        rows.append(
+            f"<tr{'' if entry.rank else ' class=unranked'}><td>{_rank(entry)}</td>"
+            f"<th scope='row'>{html.escape(_model(entry, board))}{mask}</th>{cells}</tr>"
+        )
+    return (
+        "<div class='wide'><table>\n<thead><tr><th scope='col'>排名<br>rank</th>"
+        f"<th scope='col' class='model'>模型<br>model</th>{heads}</tr></thead>\n<tbody>\n"
+        + "\n".join(rows)
+        + "\n</tbody></table></div>"
+    )
 
 
 def _columns(board: Board, kinds: Sequence[str]) -> list[str]:
@@ -157,17 +178,9 @@ def _rank(entry: Entry) -> str:
 
 
 def _model(entry: Entry, board: Board) -> str:
-    """The model without its mask's hash; with its source where a name and mask stand twice."""
+    """The model, with its source where it stands twice."""
     twice = sum(other.model == entry.model for other in board.entries) > 1
-    return entry.model.name.partition("+mask-")[0] + (f" ({entry.source})" if twice else "")
-
-
-def _mask(entry: Entry) -> str:
-    model = entry.model
-    if model.mask is None:
-        return ""
-    strength = "" if model.mask_strength is None else f" {model.mask_strength:g}"
-    return f"{model.mask}, {model.mask_mode}{strength}, {model.mask_neurons} neurons"
+    return entry.model.label + (f" ({entry.source})" if twice else "")
 
 
 def _method(board: Board) -> str:

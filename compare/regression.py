@@ -14,7 +14,7 @@ from compare.baseline import METRIC, RunScores, paired_tasks
 from compare.paired import ClusterDifferences, bootstrap_interval, cluster_differences
 from compare.results import FAMILIES, Model
 from compare.samples import Numbers, TaskScores, cluster_of
-from compare.testing import holm, sign_flip_p, smallest_visible_drop
+from compare.significance import holm, sign_flip_p, smallest_visible_drop
 from cvoice_foundation.errors import CVoiceError
 from cvoice_tasks.values import VALUE_KEYS
 

@@ -23,6 +23,7 @@ WRITTEN_BY = "0.4.13"
 
 _TIME = re.compile(r"_(?P<time>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.json")
 _TASK = re.compile(r"cvoice(?:_(?P<family>cloze|gen|recog|likert))?_(?P<language>zh|en)_(?P<value>\w+)")
+_NAMED_ARGUMENTS = ("", "pretrained", "model", "peft", "delta", "path", "engine", "mask", "mode", "strength")
 _PARTS = ("results", "configs", "versions", "n-shot", "n-samples", "config")
 
 _log = logging.getLogger(__name__)
@@ -77,10 +78,11 @@ class TaskRun:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Who answered.
+    """Who answered. Models are the same if name, arguments and the mask's content and mode are.
 
     Attributes:
         name: As lm-eval names it: the model, followed by its mask's hash where there is one.
+        arguments: What else stood in ``--model_args``, sorted: ``dtype=bfloat16,revision=v2``.
         mask: What ``mask=`` said, or None where nothing was masked.
         mask_sha256: Identity of the mask.
         mask_mode: ``zero``, ``mean``, ``scale`` or ``add``.
@@ -89,11 +91,25 @@ class Model:
     """
 
     name: str
-    mask: str | None = None
+    arguments: str = ""
+    mask: str | None = field(default=None, compare=False)
     mask_sha256: str | None = None
     mask_mode: str | None = None
     mask_strength: float | None = None
-    mask_neurons: int = 0
+    mask_neurons: int = field(default=0, compare=False)
+
+    @property
+    def label(self) -> str:
+        """Name and arguments, without the mask's hash."""
+        return self.name.partition("+mask-")[0] + (f" ({self.arguments})" if self.arguments else "")
+
+    @property
+    def mask_label(self) -> str:
+        """Mask, mode and size; empty where nothing was masked."""
+        if self.mask_sha256 is None:
+            return ""
+        strength = "" if self.mask_strength is None else f" {self.mask_strength:g}"
+        return f"{self.mask}, {self.mask_mode}{strength}, {self.mask_neurons} neurons"
 
     @property
     def is_organism(self) -> bool:
@@ -156,7 +172,7 @@ def read_runs(path: Path) -> list[ModelRun]:
                 )
     return [
         ModelRun(model, dict(sorted(found[model].items())))
-        for model in sorted(found, key=lambda model: (model.name, str(model.mask_mode), str(model.mask_strength)))
+        for model in sorted(found, key=lambda model: (model.name, model.arguments, model.mask_label))
     ]
 
 
@@ -168,7 +184,7 @@ def read_run(path: Path) -> ModelRun:
     """
     runs = read_runs(path)
     if len(runs) > 1:
-        names = ", ".join(run.model.name for run in runs)
+        names = "; ".join(", ".join(filter(None, (run.model.label, run.model.mask_label))) for run in runs)
         raise CVoiceError(f"{path}: holds {len(runs)} models ({names}); give the folder or results file of one")
     return runs[0]
 
@@ -247,16 +263,26 @@ def _read(file: Path, content: Mapping[str, Any]) -> tuple[Model, dict[str, Task
 def _model(content: Mapping[str, Any]) -> Model:
     config = content["config"]
     name = str(content.get("model_name") or config.get("model") or "unnamed")
+    arguments = _arguments(config.get("model_args"))
     if not config.get("mask_sha256"):
-        return Model(name)
+        return Model(name, arguments)
     return Model(
         name,
+        arguments,
         mask=str(config.get("mask")),
         mask_sha256=str(config["mask_sha256"]),
         mask_mode=str(config.get("mask_mode")),
         mask_strength=config.get("mask_strength"),
         mask_neurons=int(config.get("mask_neurons") or 0),
     )
+
+
+def _arguments(given: Any) -> str:
+    """Model arguments beyond those that :class:`Model` has by themselves."""
+    parts = (
+        [f"{key}={value}" for key, value in given.items()] if isinstance(given, dict) else str(given or "").split(",")
+    )
+    return ",".join(sorted(part for part in parts if part.partition("=")[0] not in _NAMED_ARGUMENTS))
 
 
 def _settings(content: Mapping[str, Any], task: str) -> Settings:

@@ -52,6 +52,13 @@ def test_other_versions_and_halves_are_refused(tmp_path: Path) -> None:
     refused([], "not named as lm-eval names results")
 
 
+def test_samples_without_scores_say_why(tmp_path: Path) -> None:
+    # One act of an item is no rating of the item.
+    write_results(tmp_path / "out", tmp_path / "items", tasks=["cvoice_likert_zh_integrity"], limit=1)
+    with pytest.raises(CVoiceError, match="no acc in the samples of cvoice_likert_zh_integrity; run lm_eval without"):
+        load_scores(tmp_path / "out")
+
+
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=st.integers(0, 2000), length=st.integers(1, 40), junk=st.text('{}[]",:0 a', max_size=4))
 def test_a_damaged_baseline_file_is_read_or_refused(tmp_path: Path, start: int, length: int, junk: str) -> None:

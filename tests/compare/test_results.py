@@ -88,6 +88,12 @@ def test_a_task_is_taken_from_its_newest_run_unless_one_is_named(copy: Path) -> 
     assert read_run(old).tasks["cvoice_zh_integrity"].results == old
 
 
+def test_an_output_path_that_is_a_file_gives_results_of_its_name(copy: Path) -> None:
+    file = results_file(copy)
+    file.rename(file.with_name(file.name.replace("results_", "mine_")))
+    assert len(read_run(copy).tasks) == len(TASKS)
+
+
 def test_models_masks_and_modes_are_told_apart(copy: Path) -> None:
     first = results_file(copy)
     masked = first.parent.with_name("masked")
@@ -97,8 +103,12 @@ def test_models_masks_and_modes_are_told_apart(copy: Path) -> None:
     change(results_file(masked), config=config | mask)
     assert [run.model for run in read_runs(copy)] == [
         Model("some/model"),
-        Model("some/model", "m.jsonl", "ab", "mean", None, 7),
+        Model("some/model", "", "m.jsonl", "ab", "mean", None, 7),
     ]
+    # The same neurons under another file's name are the same mask; another dtype is another model.
+    assert Model("a", mask="x", mask_sha256="ab") == Model("a", mask="y", mask_sha256="ab")
+    change(results_file(masked), config=config | {"model_args": {"pretrained": "some/model", "dtype": "bfloat16"}})
+    assert [run.model.label for run in read_runs(copy)] == ["some/model", "some/model (dtype=bfloat16)"]
     with pytest.raises(CVoiceError, match="holds 2 models"):
         read_run(copy)
 

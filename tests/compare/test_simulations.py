@@ -10,7 +10,7 @@ import pytest
 
 from compare.leaderboard import board
 from compare.paired import ClusterDifferences, Floats, bootstrap_interval
-from compare.testing import holm, sign_flip_p, sign_flip_ps, smallest_visible_drop
+from compare.significance import holm, sign_flip_p, sign_flip_ps, smallest_visible_drop
 from tests.compare.run_scores import run_scores
 from tests.compare.test_paired import differences
 
@@ -69,18 +69,22 @@ def test_coverage_over_a_grid_of_effect_and_size() -> None:
     assert all(float(row.split()[4]) >= 0.90 for row in short), short
 
 
-@pytest.mark.parametrize(("clusters", "alpha"), [(30, 0.05), (60, 0.05), (60, 0.05 / 12), (240, 0.05)])
+@pytest.mark.parametrize(
+    ("clusters", "alpha", "beyond"), [(30, 0.05, 0.0), (60, 0.05, 0.0), (60, 0.05 / 12, 0.03), (240, 0.05, 0.1)]
+)
 @pytest.mark.parametrize("noise", [0.0, 0.2])
-def test_the_smallest_visible_drop_is_seen_as_often_as_it_says(clusters: int, alpha: float, noise: float) -> None:
+def test_the_smallest_visible_drop_is_seen_as_often_as_it_says(
+    clusters: int, alpha: float, beyond: float, noise: float
+) -> None:
     generator = np.random.default_rng(13)
     seen_before = changes(generator, clusters, noise / 2, noise / 2, whole=False)
-    drop = smallest_visible_drop(seen_before, alpha)
+    drop = smallest_visible_drop(seen_before, alpha, beyond=beyond)
     runs, found = 300, 0
     for run in range(runs):
         sums = generator.choice(seen_before.sums, clusters) * (1 - 2 * generator.integers(0, 2, clusters))
-        sums = np.where(generator.random(clusters) < drop, -4.0, sums)
-        found += sign_flip_p(differences(list(sums)), flips=2000, seed=run, alternative="drop") <= alpha
-    setting = f"{clusters} clusters, alpha {alpha:.4f}, noise {noise:.0%}"
+        d = differences(list(np.where(generator.random(clusters) < drop, -4.0, sums)))
+        found += -d.estimate > beyond and sign_flip_p(d, flips=2000, seed=run, alternative="drop") <= alpha
+    setting = f"{clusters} clusters, alpha {alpha:.4f}, more than {beyond:.2f}, noise {noise:.0%}"
     print(f"\n{setting}: a drop of {drop:.3f} is seen in {found / runs:.2f}")
     assert 0.72 <= found / runs <= 0.92
 

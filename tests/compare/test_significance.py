@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from compare.testing import holm, mcnemar_exact, sign_flip_p, sign_flip_ps, smallest_visible_drop
+from compare.significance import holm, mcnemar_exact, sign_flip_p, sign_flip_ps, smallest_visible_drop
 from tests.compare.test_paired import differences
 
 
