@@ -10,8 +10,8 @@ import numpy as np
 
 from compare.paired import ClusterDifferences, bootstrap_interval, cluster_differences
 from compare.samples import LIMITS, Numbers, cluster_of
+from compare.significance import holm, sign_flip_p
 from compare.sweep import Run
-from compare.testing import holm, sign_flip_p
 
 ALPHA = 0.05
 FLIPS = 20_000
