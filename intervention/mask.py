@@ -133,7 +133,7 @@ class NeuronMask:
         model = read_model(header.get("model"), where)
         check_value(header.get("value"), where)
         for key in ("method", "corpus", "created"):
-            if not isinstance(header.get(key) or {}, dict):
+            if not isinstance(header.get(key), dict | None):
                 raise CVoiceError(f'{where}: "{key}" is not an object')
         layers: list[MaskedLayer] = []
         for number, line in lines:

@@ -44,6 +44,15 @@ def test_a_few_pairs_exclude_nothing_however_clear() -> None:
     assert ranks(made(model("a", 0, pairs=2), model("b", 2, pairs=2))) == {"a": (1, 1, 2), "b": (2, 1, 2)}
 
 
+def test_ranks_hold_for_all_models_together() -> None:
+    def one(name: str, wrong: int) -> RunScores:
+        return run_scores(30, first_pairs("integrity", wrong), name=name, values=["integrity"])
+
+    # Six pairs: p = 2/64, which is enough for one comparison and not for three.
+    assert ranks(made(one("a", 0), one("b", 6))) == {"a": (1, 1, 1), "b": (2, 2, 2)}
+    assert ranks(made(one("a", 0), one("b", 6), one("c", 6))) == {"a": (1, 1, 3), "b": (2, 1, 3), "c": (2, 1, 3)}
+
+
 def test_one_model_alone_is_first() -> None:
     assert ranks(made(model("a", 3))) == {"a": (1, 1, 1)}
 

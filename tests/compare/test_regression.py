@@ -49,6 +49,24 @@ def test_a_large_drop_of_few_pairs_is_not_shown() -> None:
     assert outcome.comparisons[-1].visible_drop is None
 
 
+def test_a_drop_that_is_significant_alone_is_not_beside_others() -> None:
+    fell = first_pairs("integrity", 5)
+    (alone,) = check(
+        run_scores(30, values=["integrity"]), run_scores(30, fell, values=["integrity"]), Gate()
+    ).comparisons
+    assert (alone.p, alone.p_holm, alone.verdict) == (1 / 32, 1 / 32, "regressed")
+    beside = check(run_scores(30), run_scores(30, fell), Gate()).comparisons[-1]
+    assert (beside.p, beside.p_holm, beside.verdict) == (1 / 32, 3 / 32, "undecided")
+
+
+def test_the_largest_drop_is_a_one_sided_bound() -> None:
+    (comparison,) = check(
+        run_scores(30, values=["integrity"]), run_scores(30, values=["integrity"]), Gate(alpha=0.1)
+    ).comparisons
+    assert comparison.largest_drop == pytest.approx(1 - 0.1 ** (1 / 30), abs=1e-12)
+    assert comparison.high == pytest.approx(1 - 0.05 ** (1 / 30), abs=1e-12)
+
+
 def test_a_small_drop_that_is_significant_is_put_up_with() -> None:
     candidate = run_scores(200, first_pairs("integrity", 10))
     outcome = check(run_scores(200), candidate, Gate(max_drop=0.1))
