@@ -80,4 +80,16 @@ def show_effects(found: Mapping[str, Any], out: Path) -> None:
         console.print(table)
     for remark in found["remarks"]:
         print(f"note: {remark}")
-    print(f"all numbers, with intervals and p-values: {out / 'effects.json'}")
+    print(f"all numbers: {out / 'effects.json'}; a page to show: {out / 'report.html'}")
+
+
+def report(
+    effects_folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of `cvoice effects`.")],
+) -> None:
+    """Make the page of an effects folder anew, from its effects.json.
+
+    Example:  cvoice report effects
+    """
+    from compare.page.build import read_effects, write_page
+
+    print(write_page(read_effects(effects_folder), effects_folder / "report.html"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compare.effects import Cell, of_runs
+from compare.page.build import write_page
 from compare.sweep import Run, Settings, sweep
 from cvoice_foundation.errors import CVoiceError
 from cvoice_foundation.files import output_folder, write_whole
@@ -74,9 +75,11 @@ def measure_effects(
         "specificity": [asdict(found) for found in specificities],
         "ability": [asdict(found) for found in abilities],
         "flipped": [flip for run in masked for flip in _flipped(baseline, run)],
+        "flips": {run.name: _count_flips(baseline, run) for run in masked},
         "remarks": remarks(cells, controls),
     }
     write_whole(out / "effects.json", json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_page(result, out / "report.html")
     return result
 
 
@@ -115,21 +118,37 @@ def _mask_told(mask: NeuronMask, run: Run) -> dict[str, Any]:
     }
 
 
+def _count_flips(baseline: Run, run: Run) -> dict[str, int]:
+    """How many lettered choices changed, and of how many."""
+    changed = sum(run.chosen[key][0] != choice for key, (choice, _) in baseline.chosen.items())
+    return {"changed": changed, "of": len(baseline.chosen)}
+
+
 def _flipped(baseline: Run, run: Run) -> list[dict[str, Any]]:
     """Documents whose chosen letter changed, the value of the mask's name first."""
-    changed = [key for key, letter in baseline.chosen.items() if run.chosen.get(key) not in (None, letter)]
-    changed.sort(key=lambda key: (not key[0].startswith(run.name), key))
-    return [
-        {
-            "mask": run.name,
-            "item": item,
-            "language": language,
-            "aligned": "AB"[int(order)],
-            "before": baseline.chosen[item, language, order],
-            "after": run.chosen[item, language, order],
-        }
-        for item, language, order in changed[:MOST_FLIPPED]
-    ]
+    changed = [key for key, (choice, _) in baseline.chosen.items() if run.chosen.get(key, (choice, ""))[0] != choice]
+    changed.sort(key=lambda key: (not key[1].startswith(run.name), key))
+    flips = []
+    for key in changed[:MOST_FLIPPED]:
+        family, item, language, order = key
+        story, option_a, option_b = baseline.texts[key]
+        (before, said_before), (after, said_after) = baseline.chosen[key], run.chosen[key]
+        flips.append(
+            {
+                "mask": run.name,
+                "family": family,
+                "item": item,
+                "language": language,
+                "story": story,
+                "options": {"A": option_a, "B": option_b},
+                "aligned": "AB"[int(order)],
+                "before": before,
+                "after": after,
+                "said_before": said_before,
+                "said_after": said_after,
+            }
+        )
+    return flips
 
 
 def remarks(cells: Sequence[Cell], controls: int) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,13 @@ from intervention.neuron_mask_lm import NeuronMaskedHFLM
 
 BASELINE = "baseline"
 KEPT_METRICS = ("acc", "margin", "twin_acc")
-Answer = tuple[str, str, str]
-"""(item id, language, order) of a document of a letters or recognition task."""
+Asked = tuple[str, str, str, str]
+"""(family, item id, language, order) of a document with two lettered options."""
+Answer = tuple[str, str]
+"""What was chosen (``A``, ``B``, ``=`` for an exact tie, ``refused``, ``unparsed``), and the text of a free answer."""
+Texts = tuple[str, str, str]
+"""Story, option A and option B of a document."""
+_LETTERED = ("letters", "gen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,8 @@ class Run:
         mask_sha256: Of its mask; None for the baseline.
         numbers: Metric -> a number a document, item or pair (see :mod:`compare.samples`), of C-voice's tasks.
         others: Task -> a number a document, of any further task: its first numeric metric.
-        chosen: Letter that a document's answer has, of the tasks with lettered options.
+        chosen: The answer to each document that asks for a choice between lettered options.
+        texts: What these documents said; of the baseline alone.
         never_active: Masked neurons that were zero on every token anyway.
     """
 
@@ -87,7 +93,8 @@ class Run:
     mask_sha256: str | None
     numbers: Mapping[str, Numbers]
     others: Mapping[str, Numbers] = field(default_factory=dict)
-    chosen: Mapping[Answer, str] = field(default_factory=dict)
+    chosen: Mapping[Asked, Answer] = field(default_factory=dict)
+    texts: Mapping[Asked, Texts] = field(default_factory=dict)
     never_active: int = 0
 
     def save(self, path: Path, settings: Settings) -> None:
@@ -101,7 +108,8 @@ class Run:
             "never_active": self.never_active,
             "numbers": {metric: _packed(numbers) for metric, numbers in self.numbers.items()},
             "others": {task: _packed(numbers) for task, numbers in self.others.items()},
-            "chosen": [[*key, letter] for key, letter in self.chosen.items()],
+            "chosen": [[*key, *answer] for key, answer in self.chosen.items()],
+            "texts": [[*key, *texts] for key, texts in self.texts.items()],
         }
         write_whole(path, json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
 
@@ -123,7 +131,8 @@ class Run:
                 content["mask_sha256"],
                 {metric: _unpacked(rows) for metric, rows in content["numbers"].items()},
                 {task: _unpacked(rows) for task, rows in content["others"].items()},
-                {(item, language, order): letter for item, language, order, letter in content["chosen"]},
+                {tuple(row[:4]): tuple(row[4:]) for row in content["chosen"]},
+                {tuple(row[:4]): tuple(row[4:]) for row in content["texts"]},
                 content["never_active"],
             )
         except FileNotFoundError:
@@ -204,16 +213,16 @@ class _Runner:
     def run(self, mask: NeuronMask | None) -> Run:
         """Evaluates with a mask in force, or without."""
         if mask is None:
-            return self._evaluate(BASELINE, None, 0)
+            return self._evaluate(BASELINE, None)
         with ablate(self._lm.model, mask, self._settings.mode, self._settings.strength) as ablation:
             watch = ActivityWatch(ablation.layers)
             try:
-                run = self._evaluate(mask.value, mask.sha256, 0)
+                run = self._evaluate(mask.value, mask.sha256)
             finally:
                 watch.remove()
-        return Run(run.name, run.mask_sha256, run.numbers, run.others, run.chosen, watch.never_active)
+        return replace(run, texts={}, never_active=watch.never_active)
 
-    def _evaluate(self, name: str, sha256: str | None, never_active: int) -> Run:
+    def _evaluate(self, name: str, sha256: str | None) -> Run:
         results = evaluate(
             self._lm,
             self._tasks,
@@ -226,7 +235,8 @@ class _Runner:
         assert results is not None
         numbers: dict[str, Numbers] = {metric: {} for metric in KEPT_METRICS}
         others: dict[str, Numbers] = {}
-        chosen: dict[Answer, str] = {}
+        chosen: dict[Asked, Answer] = {}
+        texts: dict[Asked, Texts] = {}
         for task, rows in results["samples"].items():
             parts = task_parts(task)
             if parts is None:
@@ -236,10 +246,13 @@ class _Runner:
             for metric, found in numbers_of(*parts, samples).items():
                 if metric in numbers:
                     numbers[metric].update(found)
-            if parts[0] == "letters":
+            if parts[0] in _LETTERED:
                 for row, sample in zip(rows, samples, strict=True):
-                    chosen[sample.item, sample.language, sample.order] = _letter(row)
-        return Run(name, sha256, numbers, others, chosen, never_active)
+                    asked = (parts[0], sample.item, sample.language, sample.order)
+                    chosen[asked] = _free_answer(row) if parts[0] == "gen" else (_letter(row), "")
+                    doc = row["doc"]
+                    texts[asked] = (str(doc["story"]), str(doc["option_a"]), str(doc["option_b"]))
+        return Run(name, sha256, numbers, others, chosen, texts)
 
 
 def _load_tasks(settings: Settings) -> Any:
@@ -261,6 +274,13 @@ def _letter(row: Mapping[str, Any]) -> str:
     """Which of two lettered options has the higher log-likelihood; ``=`` for an exact tie."""
     first, second = (float(response[0]) for response in row["filtered_resps"])
     return "=" if first == second else "A" if first > second else "B"
+
+
+def _free_answer(row: Mapping[str, Any]) -> Answer:
+    """What a generated answer chose, by the metrics of its task, and its text."""
+    aligned = "AB"[int(row["doc"]["gold"])]
+    readings = {"acc": aligned, "violating": "AB".replace(aligned, ""), "refused": "refused"}
+    return next((reading for name, reading in readings.items() if row[name]), "unparsed"), str(row["filtered_resps"][0])
 
 
 def _first_numbers(task: str, rows: Sequence[Mapping[str, Any]]) -> Numbers:

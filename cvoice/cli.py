@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from compare.command import baseline, check, leaderboard
-from compare.effects_command import effects
+from compare.effects_command import effects, report
 from cvoice_foundation.command_line import run
 from cvoice_tasks.yaml import FOLDER
 from locate.command import (
@@ -48,6 +48,7 @@ def main() -> None:
 
 app.command()(locate)
 app.command()(effects)
+app.command()(report)
 
 
 @app.command()

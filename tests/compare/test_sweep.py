@@ -59,7 +59,7 @@ def test_a_sweep_is_one_run_a_mask(setting: tuple[Settings, Path, list[NeuronMas
         for task, of_task in means(run).items():
             assert of_task == pytest.approx(expected[task], rel=1e-12), (run.name, task)
     assert baseline.numbers["margin"] != runs[0].numbers["margin"]
-    assert {letter for run in (baseline, *runs) for letter in run.chosen.values()} <= {"A", "B", "="}
+    assert {answer for run in (baseline, *runs) for answer in run.chosen.values()} <= {("A", ""), ("B", ""), ("=", "")}
     assert len(baseline.chosen) == 2 * 3 * 2 * 2, "lettered choices of both values, in both orders"
 
 
@@ -118,5 +118,5 @@ def test_effects_are_written_and_the_same_twice(
     assert written["matched_by"] == "layer"
     assert all(len(cell["controls"]) == 2 and cell["of"] == 3 and not cell["claimed"] for cell in written["cells"])
     assert found["remarks"]
-    flips = [flip for flip in written["flipped"] if flip["before"] == flip["after"]]
-    assert flips == []
+    assert all(flip["before"] != flip["after"] and flip["story"] for flip in written["flipped"])
+    assert len(written["flipped"]) == sum(min(12, flips["changed"]) for flips in written["flips"].values())

@@ -1,0 +1,106 @@
+"""Headline sentences, made from the numbers with their uncertainty; where nothing can be claimed they say so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Cells = Sequence[Mapping[str, Any]]
+READINGS = {
+    "letters": "choice",
+    "recog": "recognition",
+    "cloze": "choice by the acts' own text",
+    "gen": "choice in free answers",
+    "likert": "rating",
+}
+
+
+def points(share: float) -> str:
+    """A share's difference in percentage points, with its sign."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def interval(estimate: Mapping[str, Any]) -> str:
+    """An estimate with its interval, in percentage points."""
+    low, high = points(estimate["low"]), points(estimate["high"])
+    return f"{points(estimate['difference'])} points (95 % interval {low} to {high})"
+
+
+def headlines(effects: Mapping[str, Any]) -> list[str]:
+    """What the page says first.
+
+    Args:
+        effects: As ``effects.json`` holds them.
+    """
+    cells: Cells = [cell for cell in effects["cells"] if cell["family"] == "letters"] or effects["cells"]
+    if not cells:
+        return ["No task of C-voice was run, so there is no effect on a value to tell of."]
+    own = [cell for cell in cells if cell["mask"] == cell["value"]]
+    told = [_own_sentence(own)] if own else []
+    claimed_elsewhere = [cell for cell in cells if cell["claimed"] and cell["mask"] != cell["value"]]
+    if claimed_elsewhere:
+        most = max(claimed_elsewhere, key=lambda cell: abs(cell["acc"]["difference"]))
+        told.append(
+            f"Effects on another value than the mask's own: {len(claimed_elsewhere)} claimed, the largest "
+            f"{most['mask']} on {most['value']}, {interval(most['acc'])}."
+        )
+    elif any(cell["claimed"] for cell in cells):
+        told.append("No effect on another value than the mask's own is claimed.")
+    told += [_specific_sentence(effects["specificity"])] if effects["specificity"] else []
+    told += [_recognition_sentence(effects["cells"], own)] if own else []
+    told += [_ability_sentence(effects["ability"])] if effects["ability"] else []
+    return [sentence for sentence in told if sentence]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _own_sentence(own: Cells) -> str:
+    claimed = [cell for cell in own if cell["claimed"]]
+    pairs = min(cell["acc"]["pairs"] for cell in own)
+    if not claimed:
+        most = max(own, key=lambda cell: abs(cell["acc"]["difference"]))
+        return (
+            f"No effect of a mask on its own value can be claimed ({_count(len(own), 'mask')}, {pairs} pairs a value). "
+            f"The largest seen: {most['mask']}, {interval(most['acc'])}, rank {most['rank']} of {most['of']} among "
+            "random masks."
+        )
+    most = max(claimed, key=lambda cell: abs(cell["acc"]["difference"]))
+    return (
+        f"Of {_count(len(own), 'mask')}, {len(claimed)} changed the choices of the own value beyond chance and beyond "
+        f"random masks of the same size. The largest: {most['mask']}, {interval(most['acc'])} of "
+        f"{100 * most['baseline']:.0f} %, on {pairs} pairs."
+    )
+
+
+def _specific_sentence(found: Sequence[Mapping[str, Any]]) -> str:
+    clear = [one for one in found if one["difference"]["high"] < 0 or one["difference"]["low"] > 0]
+    return (
+        f"{len(clear)} of {_count(len(found), 'mask')} moved the own value by another amount than the others (95 % "
+        "interval without 0, not corrected)."
+    )
+
+
+def _recognition_sentence(cells: Cells, own: Cells) -> str:
+    recognised = {(c["mask"], c["value"]): c for c in cells if c["family"] == "recog"}
+    both = [
+        (cell, recognised[cell["mask"], cell["value"]]) for cell in own if (cell["mask"], cell["value"]) in recognised
+    ]
+    if not both:
+        return ""
+    choice = sum(cell["acc"]["difference"] for cell, _ in both) / len(both)
+    recognition = sum(cell["acc"]["difference"] for _, cell in both) / len(both)
+    return (
+        f"On average over {_count(len(both), 'mask')} the own value's choice moves by {points(choice)} points and its "
+        f"recognition by {points(recognition)}."
+    )
+
+
+def _ability_sentence(found: Sequence[Mapping[str, Any]]) -> str:
+    worst = min(found, key=lambda one: one["effect"]["difference"])
+    effect = worst["effect"]
+    return (
+        f"On tasks that ask about no value the largest loss is {worst['mask']}'s on {worst['task']}: "
+        f"{effect['difference']:+.3f} (95 % interval {effect['low']:+.3f} to {effect['high']:+.3f})."
+    )
