@@ -6,6 +6,7 @@ interrupted goes on where it stopped.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -208,6 +209,9 @@ class _Runner:
         if settings.revision is not None:
             arguments["revision"] = settings.revision
         self._lm = NeuronMaskedHFLM(mask=None, pretrained=settings.model, **arguments)
+        # One bar for the sweep, instead of lm-eval's for every run.
+        for kind in ("loglikelihood", "generate_until"):
+            setattr(self._lm, kind, functools.partial(getattr(self._lm, kind), disable_tqdm=True))
         self._tasks = _load_tasks(settings)
 
     def run(self, mask: NeuronMask | None) -> Run:
