@@ -5,12 +5,15 @@ torch and transformers take seconds to import, so each subcommand imports what i
 
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
 from cvoice_foundation.command_line import run
+from cvoice_foundation.errors import CVoiceError
 from cvoice_tasks.yaml import FOLDER
 from locate.command import BarRate, FilterRate, Out, TopRate, locate, show_masks
 
@@ -87,6 +90,26 @@ def lm_eval(context: typer.Context) -> None:
     from cvoice.lm_eval_plugin import run_lm_eval
 
     run_lm_eval(context.args)
+
+
+@app.command()
+def audit(
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Items; the bundled ones if left out.")] = None,
+    output: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+) -> None:
+    """Show what is wrong with a folder of items; exit 1 when a limit is broken.
+
+    Example:  cvoice audit my_items --format json
+    """
+    from cvoice_tasks.audit import audit as audit_items
+    from cvoice_tasks.audit import table
+
+    if output not in ("table", "json"):
+        raise CVoiceError(f"--format is {output!r}, and should be table or json")
+    result = audit_items(folder)
+    print(json.dumps(result.as_dict(), ensure_ascii=False, indent=1) if output == "json" else table(result))
+    if not result.holds:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
