@@ -112,5 +112,42 @@ def audit(
         raise typer.Exit(1)
 
 
+annotate = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(annotate, name="annotate")
+
+
+@annotate.callback()
+def _annotate() -> None:
+    """Blind sheets for human annotators.
+
+    Example:  cvoice annotate sheets --out sheets --language en
+    """
+
+
+@annotate.command()
+def sheets(
+    out: Annotated[Path, typer.Option(help="Folder for the sheets and the key.")],
+    language: Annotated[str, typer.Option(help="zh or en.")] = "zh",
+    values: Annotated[str, typer.Option(help="Keys of values, separated by commas; all if left out.")] = "",
+    seed: Annotated[int, typer.Option(help="Of the order of stories and acts.")] = 0,
+) -> None:
+    """Write two blind sheets (CSV), twins apart, and a key file to keep from the annotators.
+
+    Example:  cvoice annotate sheets --out sheets --language en --values integrity,justice
+    """
+    from cvoice_foundation.errors import suggestion
+    from cvoice_tasks.annotate import write_sheets
+    from cvoice_tasks.values import LANGUAGES, VALUE_KEYS
+
+    if language not in LANGUAGES:
+        raise CVoiceError(f"--language is {language!r}, and should be zh or en")
+    chosen = [value.strip() for value in values.split(",") if value.strip()] or list(VALUE_KEYS)
+    for value in chosen:
+        if value not in VALUE_KEYS:
+            raise CVoiceError(f"--values: there is no value {value!r}{suggestion(value, VALUE_KEYS)}")
+    for path in write_sheets(out, cast(Any, language), chosen, seed):
+        print(path)
+
+
 if __name__ == "__main__":
     main()
