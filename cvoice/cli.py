@@ -5,15 +5,17 @@ torch and transformers take seconds to import, so each subcommand imports what i
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
 from compare.command import baseline, check, leaderboard
 from compare.effects_command import effects, report
 from cvoice_foundation.command_line import run
+from cvoice_foundation.errors import CVoiceError
 from cvoice_tasks.yaml import FOLDER
 from locate.command import (
     BarRate,
@@ -206,6 +208,63 @@ def lm_eval(context: typer.Context) -> None:
 app.command()(check)
 app.command()(baseline)
 app.command()(leaderboard)
+
+
+@app.command()
+def audit(
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Items; the bundled ones if left out.")] = None,
+    output: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+) -> None:
+    """Show what is wrong with a folder of items; exit 1 when a limit is broken.
+
+    Example:  cvoice audit my_items --format json
+    """
+    from cvoice_tasks.audit import audit as audit_items
+    from cvoice_tasks.audit import table
+
+    if output not in ("table", "json"):
+        raise CVoiceError(f"--format is {output!r}, and should be table or json")
+    result = audit_items(folder)
+    print(json.dumps(result.as_dict(), ensure_ascii=False, indent=1) if output == "json" else table(result))
+    if not result.holds:
+        raise typer.Exit(1)
+
+
+annotate = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(annotate, name="annotate")
+
+
+@annotate.callback()
+def _annotate() -> None:
+    """Blind sheets for human annotators.
+
+    Example:  cvoice annotate sheets --out sheets --language en
+    """
+
+
+@annotate.command()
+def sheets(
+    out: Annotated[Path, typer.Option(help="Folder for the sheets and the key.")],
+    language: Annotated[str, typer.Option(help="zh or en.")] = "zh",
+    values: Annotated[str, typer.Option(help="Keys of values, separated by commas; all if left out.")] = "",
+    seed: Annotated[int, typer.Option(help="Of the order of stories and acts.")] = 0,
+) -> None:
+    """Write two blind sheets (CSV), twins apart, and a key file to keep from the annotators.
+
+    Example:  cvoice annotate sheets --out sheets --language en --values integrity,justice
+    """
+    from cvoice_foundation.errors import suggestion
+    from cvoice_tasks.annotate import write_sheets
+    from cvoice_tasks.values import LANGUAGES, VALUE_KEYS
+
+    if language not in LANGUAGES:
+        raise CVoiceError(f"--language is {language!r}, and should be zh or en")
+    chosen = [value.strip() for value in values.split(",") if value.strip()] or list(VALUE_KEYS)
+    for value in chosen:
+        if value not in VALUE_KEYS:
+            raise CVoiceError(f"--values: there is no value {value!r}{suggestion(value, VALUE_KEYS)}")
+    for path in write_sheets(out, cast(Any, language), chosen, seed):
+        print(path)
 
 
 if __name__ == "__main__":

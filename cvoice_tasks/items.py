@@ -60,7 +60,22 @@ def pair_of(item_id: str) -> str:
     return match["pair"] if match else item_id
 
 
-def _item(line: dict[str, Any], path: Path, number: int) -> Item:
+def is_twin_id(item_id: str) -> bool:
+    """Whether an id is a twin's: a pair number with ``a`` or ``b``."""
+    return _TWIN_ID.fullmatch(item_id) is not None
+
+
+def item_from_line(line: dict[str, Any], path: Path, number: int) -> Item:
+    """Checks one object of an items file.
+
+    Args:
+        line: The object.
+        path: The file, for error messages.
+        number: Its line, from 1, for error messages.
+
+    Raises:
+        CVoiceError: It is not an item.
+    """
     for field in _TEXT_FIELDS:
         if not isinstance(line.get(field), str) or not line[field].strip():
             raise CVoiceError(
@@ -90,7 +105,7 @@ def read_items(path: Path) -> list[Item]:
     """
     items: dict[str, Item] = {}
     for number, line in read_json_lines(path, "items file"):
-        item = _item(line, path, number)
+        item = item_from_line(line, path, number)
         if item.id in items:
             raise CVoiceError(f"{path}, line {number}: the id {item.id!r} stands twice; every item has its own")
         items[item.id] = item

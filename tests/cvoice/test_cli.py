@@ -14,6 +14,7 @@ from cvoice.cli import app
 COMMANDS = sorted(
     command.name or str(command.callback.__name__) for command in app.registered_commands if command.callback
 )
+GROUPS = sorted(group.name or "" for group in app.registered_groups)
 
 
 def cvoice(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -26,7 +27,7 @@ def test_every_help_has_an_example() -> None:
     group = typer.main.get_command(app)
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         assert "Example:" in (command.help or ""), name
-    assert set(COMMANDS) == set(group.commands)  # type: ignore[attr-defined]
+    assert {*COMMANDS, *GROUPS} == set(group.commands)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
