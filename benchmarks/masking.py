@@ -11,6 +11,7 @@ Peers are left out where they are not installed.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import platform
 import statistics
@@ -28,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cvoice_foundation.files import write_whole
+from intervention.ablation import ablate
 from intervention.mask import MaskedLayer, ModelIdentity, NeuronMask
 from intervention.neuron_mask_lm import NeuronMaskedHFLM
 
@@ -79,9 +81,22 @@ def make_ways(
     return {name: scoring(lm) for name, lm in models.items()}
 
 
-def make_peers(model: Any, neurons: list[list[int]], ids: torch.Tensor) -> dict[str, Callable[[], None]]:
+def check_peers(model: Any, mask: Path, ids: torch.Tensor, found: dict[str, Callable[[], Any]]) -> None:
+    """Refuses to time a peer that does not do what the mask does."""
+    with torch.no_grad():
+        plain = model(ids).logits
+        with ablate(model, NeuronMask.load(mask)):
+            masked = model(ids).logits
+        moved = float((masked - plain).abs().max())
+        for name, way in found.items():
+            off = float((way() - masked).abs().max()) if name != "plain forward" else 0.0
+            print(f"{name}: logits differ from the mask's by at most {off:.1e} (the mask moves them by {moved:.1e})")
+            assert off < 1e-2 * moved, f"{name} does something else"
+
+
+def make_peers(model: Any, neurons: list[list[int]], ids: torch.Tensor) -> dict[str, Callable[[], Any]]:
     """Forward passes with the same neurons set to zero; ``plain forward`` is what they are compared with."""
-    found: dict[str, Callable[[], None]] = {"plain forward": lambda: discard(model(ids))}
+    found: dict[str, Callable[[], Any]] = {"plain forward": lambda: model(ids).logits}
     try:
         from nnsight import NNsight
     except ImportError:
@@ -89,10 +104,12 @@ def make_peers(model: Any, neurons: list[list[int]], ids: torch.Tensor) -> dict[
     else:
         wrapped = NNsight(model)
 
-        def nnsight() -> None:
+        def nnsight() -> torch.Tensor:
             with wrapped.trace(input_ids=ids):
                 for layer, chosen in zip(wrapped.model.layers, neurons, strict=True):
                     layer.mlp.act_fn.output[..., chosen] = 0
+                logits = wrapped.lm_head.output.save()  # noqa: RET504 - it has its value behind the trace only
+            return logits  # type: ignore[no-any-return,unused-ignore]
 
         found["nnsight"] = nnsight
     try:
@@ -119,8 +136,12 @@ def make_peers(model: Any, neurons: list[list[int]], ids: torch.Tensor) -> dict[
             return hook
 
         hooks = [(f"blocks.{layer}.mlp.hook_post", zeroing(chosen)) for layer, chosen in enumerate(neurons)]
-        found["TransformerLens run_with_hooks"] = lambda: discard(bridge.run_with_hooks(ids, fwd_hooks=hooks))
+        found["TransformerLens run_with_hooks"] = lambda: bridge.run_with_hooks(ids, fwd_hooks=hooks)
     return found
+
+
+def _installed() -> list[str]:
+    return [name for name in ("nnsight", "transformer-lens") if importlib.util.find_spec(name.replace("-", "_"))]
 
 
 def main() -> None:
@@ -158,6 +179,7 @@ def main() -> None:
         ways = make_ways(folder, requests, chosen.batch, chosen.device, chosen.dtype)
         ids = torch.tensor([context for _, context, _ in requests]).to(chosen.device)
         peers = make_peers(model.to(chosen.device, getattr(torch, chosen.dtype)), neurons, ids)
+        check_peers(model, folder / "mask.jsonl", ids, peers)
         seconds = interleaved(ways | peers, chosen.rounds, chosen.device)
     ratios = {f"{name} / hf": ratio(seconds[name], seconds["hf"]) for name in ways if name != "hf"}
     plain = "plain forward"
@@ -174,7 +196,7 @@ def main() -> None:
             "rounds": chosen.rounds,
             "dtype": chosen.dtype,
             "machine": f"{platform.machine()} {chosen.device}, {chosen.threads} threads",
-            "versions": {name: version(name) for name in ("torch", "transformers", "lm-eval")},
+            "versions": {name: version(name) for name in ("torch", "transformers", "lm-eval", *_installed())},
             "seconds_of_hf": statistics.median(seconds["hf"]),
             "ratios": {
                 name: dict(zip(("median", "low", "high"), found, strict=True)) for name, found in ratios.items()

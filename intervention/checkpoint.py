@@ -38,11 +38,13 @@ class Checkpoint:
         try:
             if (folder / _INDEX).is_file():
                 index: dict[str, Any] = json.loads((folder / _INDEX).read_text("utf-8"))
-                shards = {name: folder / file for name, file in index["weight_map"].items()}
+                shards = {name: _beside(folder, file) for name, file in index["weight_map"].items()}
             else:
                 with safe_open(str(folder / _SINGLE), framework="pt") as file:
                     shards = dict.fromkeys(file.keys(), folder / _SINGLE)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except CVoiceError:
+            raise
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise CVoiceError(
                 f"{folder}: no checkpoint in safetensors there ({error}); save it anew with transformers' "
                 "save_pretrained"
@@ -55,10 +57,19 @@ class Checkpoint:
         return name in self._shard_of
 
     def read(self, name: str) -> torch.Tensor:
-        """One tensor."""
-        with safe_open(str(self._shard_of[name]), framework="pt") as file:
-            # A copy: the tensor may lie over the file itself.
-            tensor: torch.Tensor = file.get_tensor(name).clone()
+        """One tensor.
+
+        Raises:
+            CVoiceError: The shard is damaged, or does not hold what the index says.
+        """
+        try:
+            with safe_open(str(self._shard_of[name]), framework="pt") as file:
+                # A copy: the tensor may lie over the file itself.
+                tensor: torch.Tensor = file.get_tensor(name).clone()
+        except (OSError, SafetensorError) as error:
+            raise CVoiceError(
+                f"{self._shard_of[name]}: cannot read {name} ({error}); download the checkpoint again"
+            ) from None
         return tensor
 
     def overwrite(self, name: str, tensor: torch.Tensor) -> None:
@@ -71,3 +82,13 @@ class Checkpoint:
             assert len(data) == end - start
             file.seek(8 + length + start)
             file.write(data)
+
+
+def _beside(folder: Path, file: object) -> Path:
+    """A shard's path; an index that names files elsewhere would have those read, and overwritten."""
+    if not isinstance(file, str) or Path(file).name != file:
+        raise CVoiceError(
+            f"{folder / _INDEX}: names the shard {file!r}, and shards lie beside their index; save the checkpoint anew "
+            "with transformers' save_pretrained"
+        )
+    return folder / file

@@ -90,7 +90,10 @@ def export_masked(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CVoiceError(f"{out}: is not empty; choose another folder with --out")
     source = Checkpoint.open(_folder(model, revision))
-    config = AutoConfig.from_pretrained(source.folder)
+    try:
+        config = AutoConfig.from_pretrained(source.folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise CVoiceError(f"{source.folder}: no configuration that transformers reads: {_first_line(error)}") from None
     _refuse_quantised(config, model)
     places = _places(config, mask)
     output_folder(out.parent)
@@ -98,7 +101,10 @@ def export_masked(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as made:
         copy = Path(made) / "checkpoint"
         copy.mkdir()
-        _copy_files(source.folder, copy)
+        try:
+            _copy_files(source.folder, copy)
+        except OSError as error:
+            raise CVoiceError(f"{out}: the copy failed: {error.strerror or error}; is there room for it?") from None
         target = Checkpoint.open(copy)
         writer = _Writer(
             target, architecture_of(config), checked, 1.0 if checked_strength is None else checked_strength
@@ -133,6 +139,10 @@ def _folder(model: str, revision: str | None) -> Path:
         ) from None
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _refuse_quantised(config: Any, model: str) -> None:
     if getattr(config, "quantization_config", None) is not None:
         raise CVoiceError(
@@ -143,8 +153,12 @@ def _refuse_quantised(config: Any, model: str) -> None:
 
 def _places(config: Any, mask: NeuronMask) -> Sequence[tuple[LayerNeurons, MaskedLayer]]:
     """Where the mask's neurons are, checked on a model without weights."""
-    with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config)
+    architecture_of(config)
+    try:
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(config)
+    except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+        raise CVoiceError(f"transformers makes no model of this configuration: {_first_line(error)}") from None
     return list(match_layers(empty, mask))
 
 
@@ -183,6 +197,11 @@ class _Writer:
             axis = neurons.experts.axis_on_disk
             assert isinstance(line.expert, int)
             weight = tensor if "{expert}" in neurons.experts.on_disk else tensor[line.expert]
+        if weight.ndim != 2 or weight.shape[axis] != neurons.width:
+            raise CVoiceError(
+                f"{name} has the shape {tuple(weight.shape)}, and the configuration says {neurons.width} neurons; is "
+                "config.json this checkpoint's?"
+            )
         index = torch.tensor(line.neurons)
         before = weight.index_select(axis, index)
         if self._mode in ("mean", "add"):
@@ -193,10 +212,18 @@ class _Writer:
         if self._mode == "scale":
             after = (before.double() * self._strength).to(before.dtype)
             self.exact &= torch.equal(after.double(), before.double() * self._strength)
+        self._check_finite(name, after)
         if not torch.equal(before, after):
             weight.index_copy_(axis, index, after)
             self._checkpoint.overwrite(name, tensor)
             self.changed.add(name)
+
+    def _check_finite(self, name: str, values: torch.Tensor) -> None:
+        if not bool(torch.isfinite(values).all()):
+            raise CVoiceError(
+                f"mode={self._mode}, strength={self._strength}: {name} would hold values that are not finite in "
+                f"{str(values.dtype).removeprefix('torch.')}; use a smaller strength"
+            )
 
     def _move_bias(self, name: str, columns: torch.Tensor, axis: int, line: MaskedLayer) -> None:
         bias_name = f"{name.removesuffix('weight')}bias"
@@ -208,6 +235,7 @@ class _Writer:
         bias = self._checkpoint.read(bias_name)
         means = torch.tensor(line.means, dtype=torch.float64) * (self._strength if self._mode == "add" else 1.0)
         moved = bias.double() + (columns.double() if axis == 1 else columns.double().T) @ means
+        self._check_finite(bias_name, moved.to(bias.dtype))
         self._checkpoint.overwrite(bias_name, moved.to(bias.dtype))
         self.changed.add(bias_name)
 

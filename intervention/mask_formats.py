@@ -19,6 +19,8 @@ from intervention.bundled import model_path
 from intervention.mask import MaskedLayer, ModelIdentity, NeuronMask
 from intervention.mask_lines import check_value
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_MOST_LAYERS = 10_000
 _EXPECTED = "expected a torch.save of List[class][layer] -> LongTensor of neuron indices, as LAPE's release has it"
 
 
@@ -77,6 +79,9 @@ def export_masks(masks: Sequence[NeuronMask], path: Path) -> None:
                 "have no place for them; keep the .jsonl"
             )
     (depth,) = depths
+    highest = max((line.neurons[-1] for mask in masks for line in mask.layers), default=0)
+    if depth > _MOST_LAYERS or highest >= 1 << 31:
+        raise CVoiceError(f"a mask of {depth} layers, with neurons up to {highest}, is of no model; check its header")
     classes = []
     for mask in masks:
         of_layer = {line.layer: line.neurons for line in mask.layers}
@@ -119,20 +124,20 @@ def _told_of_mapping(path: Path, content: Mapping[Any, Any]) -> str:
 
 
 def _indices(value: Any, where: str) -> torch.Tensor:
-    if (
-        not isinstance(value, torch.Tensor)
-        or value.ndim != 1
-        or value.dtype.is_floating_point
-        or value.dtype.is_complex
-    ):
-        raise CVoiceError(f"{where}: holds {_kind(value)}; {_EXPECTED}")
-    if value.dtype == torch.bool:
+    plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+    if plain and value.dtype == torch.bool:
         raise CVoiceError(f"{where}: a mask of true and false; give the indices of its neurons (tensor.nonzero())")
+    if not plain or value.ndim != 1 or value.dtype not in _INTEGERS:
+        raise CVoiceError(f"{where}: holds {_kind(value)}; {_EXPECTED}")
+    # One number repeated by a stride of zero is small on disk, and fills memory.
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise CVoiceError(f"{where}: a tensor of {value.numel()} indices that holds fewer; {_EXPECTED}")
     if len(value) and int(value.min()) < 0:
         raise CVoiceError(f"{where}: the index {int(value.min())} is negative")
     if len(set(value.tolist())) < len(value):
         raise CVoiceError(f"{where}: an index stands twice")
-    return value.to(torch.long).sort().values
+    indices: torch.Tensor = value.to(torch.long).sort().values
+    return indices
 
 
 def _kind(value: Any) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -17,8 +19,9 @@ from intervention.ablation import ablate
 from intervention.checkpoint import Checkpoint
 from intervention.export import CONFIG_KEY, export_masked
 from intervention.mask import NeuronMask
+from intervention.neuron_mask_lm import NeuronMaskedHFLM
 from intervention.neurons import SHARED, find_neurons
-from tests.tiny_checkpoint import tiny_checkpoint
+from tests.tiny_checkpoint import choice_requests, tiny_checkpoint
 from tests.tiny_masks import tiny_mask
 from tests.tiny_models import DENSE, MIXTURES, some_tokens
 
@@ -216,3 +219,103 @@ def test_shared_experts_are_on_disk_under_their_own_name(tmp_path: Path) -> None
     assert not tensors["model.layers.1.mlp.shared_expert.down_proj.weight"][:, 4].any()
     assert not tensors["model.layers.1.mlp.experts.2.down_proj.weight"][:, 0].any()
     assert tensors["model.layers.1.mlp.experts.1.down_proj.weight"][:, 0].any()
+
+
+def hostile_index(folder: Path, file: str) -> None:
+    name = "model.layers.1.mlp.down_proj.weight"
+    index = {
+        "metadata": {},
+        "weight_map": dict.fromkeys(load_file(folder / "model.safetensors"), "model.safetensors"),
+    }
+    index["weight_map"][name] = file
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("where", ["absolute", "above", "below"])
+def test_an_index_that_points_elsewhere_is_refused_and_nothing_there_changes(tmp_path: Path, where: str) -> None:
+    source = Path(tiny_checkpoint(tmp_path / "model"))
+    tiny_mask({1: (4,)}).save(tmp_path / "m.jsonl")
+    victim = tmp_path / "victim.safetensors"
+    victim.write_bytes((source / "model.safetensors").read_bytes())
+    before = victim.read_bytes()
+    hostile_index(
+        source, {"absolute": str(victim), "above": "../victim.safetensors", "below": "a/b.safetensors"}[where]
+    )
+    with pytest.raises(CVoiceError, match="shards lie beside their index"):
+        export_masked(str(source), str(tmp_path / "m.jsonl"), tmp_path / "out")
+    assert victim.read_bytes() == before
+    assert not (tmp_path / "out").exists()
+
+
+def no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def broken_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def unknown_config(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "no_such_model"}')
+
+
+def narrower(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.down_proj.weight"
+    save_file(tensors | {name: tensors[name][:, :9].contiguous()}, folder / "model.safetensors", {"format": "pt"})
+
+
+def not_in_the_shard(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    hostile_index(folder, "model.safetensors")
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("spoil", [no_config, broken_config, unknown_config, narrower, not_in_the_shard])
+def test_a_damaged_checkpoint_is_one_line_and_leaves_nothing(tmp_path: Path, spoil: Any) -> None:
+    source = tiny_checkpoint(tmp_path / "model")
+    tiny_mask({1: (4,)}).save(tmp_path / "integrity.jsonl")
+    spoil(tmp_path / "model")
+    with pytest.raises(CVoiceError):
+        export_masked(source, str(tmp_path / "integrity.jsonl"), tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["integrity.jsonl", "model"]
+
+
+def test_weights_that_would_not_be_finite_are_refused(tmp_path: Path) -> None:
+    source = Path(tiny_checkpoint(tmp_path / "model"))
+    halved = {key: value.half() for key, value in load_file(source / "model.safetensors").items()}
+    save_file(halved, source / "model.safetensors", {"format": "pt"})
+    tiny_mask({1: (4,)}).save(tmp_path / "m.jsonl")
+    with pytest.raises(CVoiceError, match="not finite in float16; use a smaller strength"):
+        export_masked(str(source), str(tmp_path / "m.jsonl"), tmp_path / "out", mode="scale", strength=1e8)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mixtral"])
+def test_hf_on_the_export_scores_as_neuron_masked_hf(tmp_path: Path, model_type: str) -> None:
+    """Through lm-eval's own model classes: log-likelihoods and generated tokens."""
+    source = tiny_checkpoint(tmp_path / "model", model_type)
+    mask = saved_mask(tmp_path, AutoModelForCausalLM.from_pretrained(source))
+    export_masked(source, str(mask), tmp_path / "out")
+    models = [
+        HFLM(pretrained=str(tmp_path / "out"), batch_size=2, device="cpu"),
+        NeuronMaskedHFLM(mask=str(mask), pretrained=source, batch_size=2, device="cpu"),
+        HFLM(pretrained=source, batch_size=2, device="cpu"),
+    ]
+    pairs = choice_requests(6)
+    scores = [
+        lm.loglikelihood([Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(pairs)], disable_tqdm=True)
+        for lm in models
+    ]
+    assert scores[0] == scores[1]
+    assert scores[0] != scores[2], "or the test would show nothing"
+    settings = {"until": [], "max_gen_toks": 8, "do_sample": False}
+    said = [
+        lm.generate_until(
+            [Instance("generate_until", {}, (context, settings), n) for n, (context, _) in enumerate(pairs)],
+            disable_tqdm=True,
+        )
+        for lm in models
+    ]
+    assert said[0] == said[1]

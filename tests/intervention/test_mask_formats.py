@@ -145,3 +145,25 @@ def test_what_the_format_cannot_hold_is_told(tmp_path: Path) -> None:
         with pytest.raises(CVoiceError, match=message):
             export_masks(masks, tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.tensor([1, 2], dtype=torch.uint16),
+        torch.tensor([1, 2], dtype=torch.uint64),
+        torch.tensor([0, 1]).to_sparse(),
+        torch.tensor([1]).expand(1000),
+    ],
+)
+def test_odd_tensors_are_told(tmp_path: Path, value: torch.Tensor) -> None:
+    """A tensor that repeats one number a billion times would be small on disk and fill memory."""
+    torch.save([[value]], tmp_path / "in.pth")
+    with pytest.raises(CVoiceError):
+        import_masks(tmp_path / "in.pth", ["en"], "nobody/nothing", tmp_path / "out")
+
+
+def test_masks_of_no_model_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(CVoiceError, match="is of no model"):
+        export_masks([tiny_mask({1: (2,)}, num_layers=200_000)], tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
