@@ -108,8 +108,8 @@ def make_peers(model: Any, neurons: list[list[int]], ids: torch.Tensor) -> dict[
             with wrapped.trace(input_ids=ids):
                 for layer, chosen in zip(wrapped.model.layers, neurons, strict=True):
                     layer.mlp.act_fn.output[..., chosen] = 0
-                logits = wrapped.lm_head.output.save()  # noqa: RET504 - it has its value behind the trace only
-            return logits  # type: ignore[no-any-return,unused-ignore]
+                logits = wrapped.lm_head.output.save()
+            return logits  # type: ignore[no-any-return,unused-ignore] # noqa: RET504 - its value comes behind the trace
 
         found["nnsight"] = nnsight
     try:
