@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from compare.paired import ClusterDifferences, bootstrap_interval, cluster_differences
+from compare.runs import Run
 from compare.samples import LIMITS, Numbers, cluster_of
 from compare.significance import holm, sign_flip_p
-from compare.sweep import Run
 
 ALPHA = 0.05
 FLIPS = 20_000

@@ -11,7 +11,8 @@ from typing import Any
 
 from compare.effects import Cell, of_runs
 from compare.page.build import write_page
-from compare.sweep import Run, Settings, sweep
+from compare.runs import Run, Settings
+from compare.sweep import sweep
 from cvoice_foundation.errors import CVoiceError
 from cvoice_foundation.files import output_folder, write_whole
 from intervention.mask import NeuronMask

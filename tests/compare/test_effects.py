@@ -11,9 +11,9 @@ import pytest
 from compare.effects import of_runs
 from compare.effects_run import remarks
 from compare.paired import bootstrap_interval, cluster_differences
+from compare.runs import Run
 from compare.samples import Numbers, cluster_of
 from compare.significance import holm, sign_flip_p
-from compare.sweep import Run
 from cvoice_foundation.errors import CVoiceError
 
 VALUES = ("integrity", "freedom", "harmony")
