@@ -61,7 +61,7 @@ def effects() -> dict[str, Any]:
     }
     return {
         "format": "cvoice-effects",
-        "version": 1,
+        "version": 2,
         "settings": {"model": "some/model", "tasks": ["cvoice_zh"], "mode": "zero", "controls": 20, "seed": 0}
         | {"batch_size": 8, "dtype": "auto"},
         "matched_by": "layer",
