@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from compare.estimates import Estimate, between, estimate
 from compare.paired import ClusterDifferences, cluster_differences, pooled
 from compare.runs import Run
-from compare.samples import LIMITS, Numbers, cluster_of
+from compare.samples import LIMITS, cluster_of
 from compare.significance import holm, mcnemar_exact, sign_flip_p
 
 ALPHA = 0.05
@@ -135,7 +134,7 @@ def of_runs(
             _cell(baseline, run, controls.get(run.name, ()), family, value, seed)
             for run in masked
             for value in values
-            if any(key[0] == family and key[2] == value for key in keys)
+            if baseline.of_cell("acc", family, value)
         ]
         corrected = holm([cell.p for cell in raw])
         cells += [_claimed(cell, float(p)) for cell, p in zip(raw, corrected, strict=True)]
@@ -149,26 +148,29 @@ def of_runs(
     return cells, specificities, abilities
 
 
-def _of(numbers: Numbers, chosen: Callable[[tuple[str, ...]], bool]) -> Numbers:
-    return {key: number for key, number in numbers.items() if chosen(key)}
-
-
-def _differences(baseline: Run, run: Run, metric: str, family: str, value: str, language: str | None = None) -> Any:
-    def chosen(key: tuple[str, ...]) -> bool:
-        return key[0] == family and key[2] == value and language in (None, key[1])
-
-    before, after = (_of(one.numbers.get(metric, {}), chosen) for one in (baseline, run))
+def _differences(
+    baseline: Run, run: Run, metric: str, family: str, value: str, language: str | None = None
+) -> ClusterDifferences | None:
+    before, after = (
+        {key: n for key, n in one.of_cell(metric, family, value).items() if language in (None, key[1])}
+        for one in (baseline, run)
+    )
     return cluster_differences(before, after, cluster_of) if before else None
 
 
 def _cell(baseline: Run, run: Run, controls: Sequence[Run], family: str, value: str, seed: int) -> Cell:
-    d = _differences(baseline, run, "acc", family, value)
+    before = baseline.of_cell("acc", family, value)
+
+    def on_acc(of: Run, language: str | None = None) -> ClusterDifferences:
+        d = _differences(baseline, of, "acc", family, value, language)
+        assert d is not None, "this cell was asked for"
+        return d
+
+    d = on_acc(run)
     margins = _differences(baseline, run, "margin", family, value)
-    at_random = tuple(_differences(baseline, control, "acc", family, value).estimate for control in controls)
+    at_random = tuple(on_acc(control).estimate for control in controls)
     effect = estimate(d, seed)
-    before = _of(baseline.numbers["acc"], lambda key: key[0] == family and key[2] == value)
-    languages = list(dict.fromkeys(key[1] for key in before))
-    by_language = {language: _differences(baseline, run, "acc", family, value, language) for language in languages}
+    by_language = {language: on_acc(run, language) for language in dict.fromkeys(key[1] for key in before)}
     return Cell(
         mask=run.name,
         value=value,
@@ -185,7 +187,7 @@ def _cell(baseline: Run, run: Run, controls: Sequence[Run], family: str, value: 
         baseline=sum(before.values()) / len(before),
         by_language={language: estimate(found, seed) for language, found in by_language.items()},
         between_languages=between(by_language["zh"], by_language["en"], seed)
-        if set(languages) == {"zh", "en"}
+        if set(by_language) == {"zh", "en"}
         else None,
         twins=_twins(baseline, run, family, value),
     )
@@ -204,9 +206,8 @@ def _twins(baseline: Run, run: Run, family: str, value: str) -> Twins | None:
 def _right_throughout(run: Run, family: str, value: str) -> dict[str, bool]:
     """Pair number -> whether its `twin_acc` is 1 in every language, so that a pair has one yes or no."""
     right: dict[str, bool] = {}
-    for key, number in run.numbers["twin_acc"].items():
-        if key[0] == family and key[2] == value:
-            right[cluster_of(key)] = right.get(cluster_of(key), True) and number == 1
+    for key, number in run.of_cell("twin_acc", family, value).items():
+        right[cluster_of(key)] = right.get(cluster_of(key), True) and number == 1
     return right
 
 
@@ -245,8 +246,9 @@ def _specificity(baseline: Run, run: Run, values: Iterable[str], seed: int) -> S
     values = list(values)
     if run.name not in values or len(values) < 2:
         return None
-    parts = {value: _differences(baseline, run, "acc", "letters", value) for value in values}
-    if any(part is None for part in parts.values()):
+    found = {value: _differences(baseline, run, "acc", "letters", value) for value in values}
+    parts = {value: part for value, part in found.items() if part is not None}
+    if len(parts) < len(values):
         return None
     own = parts[run.name]
     others = [part for value, part in parts.items() if value != run.name]

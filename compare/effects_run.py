@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from compare.effects import ALPHA, Cell, of_runs, recognitions
 from compare.page.build import write_page
 from compare.perplexity import perplexity_changes
@@ -65,7 +67,10 @@ def measure_effects(
     by_name = {run.name: run for run in runs}
     masked = [by_name[mask.value] for mask in masks]
     of_controls = {name: [by_name[control.value] for control in of_mask] for name, of_mask in drawn.items()}
-    cells, specificities, abilities = of_runs(baseline, masked, of_controls, seed=seed)
+    with Console(stderr=True, quiet=not progress).status("Comparing runs"):
+        cells, specificities, abilities = of_runs(baseline, masked, of_controls, seed=seed)
+        recognised = recognitions(baseline, masked, seed=seed)
+        perplexities = perplexity_changes(baseline, masked, of_controls, seed=seed)
     unscored = sorted(task for task, numbers in baseline.others.items() if not numbers)
     result = {
         "format": FORMAT,
@@ -79,8 +84,8 @@ def measure_effects(
         "cells": [asdict(cell) for cell in cells],
         "specificity": [asdict(found) for found in specificities],
         "ability": [asdict(found) for found in abilities],
-        "recognition": [asdict(found) for found in recognitions(baseline, masked, seed=seed)],
-        "perplexity": [asdict(found) for found in perplexity_changes(baseline, masked, of_controls, seed=seed)],
+        "recognition": [asdict(found) for found in recognised],
+        "perplexity": [asdict(found) for found in perplexities],
         "flipped": [flip for run in masked for flip in _flipped(baseline, run)],
         "flips": {run.name: _count_flips(baseline, run) for run in masked},
         "remarks": remarks(cells, controls, unscored=unscored, passages=len(baseline.passages)),

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,18 @@ class Run:
     passages: Numbers = field(default_factory=dict)
     asked: Mapping[str, str] = field(default_factory=dict)
     loaded: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def _by_cell(self) -> dict[tuple[str, str, str], Numbers]:
+        found: dict[tuple[str, str, str], Numbers] = {}
+        for metric, numbers in self.numbers.items():
+            for key, number in numbers.items():
+                found.setdefault((metric, key[0], key[2]), {})[key] = number
+        return found
+
+    def of_cell(self, metric: str, family: str, value: str) -> Numbers:
+        """A metric's numbers of one reading and value; empty where it was not asked."""
+        return self._by_cell.get((metric, family, value), {})
 
     def save(self, path: Path, settings: Settings) -> None:
         """Writes the run, whole or not at all."""
