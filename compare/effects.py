@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from compare.paired import ClusterDifferences, bootstrap_interval, cluster_differences
-from compare.samples import LIMITS, Numbers, cluster_of
-from compare.significance import holm, sign_flip_p
-from compare.sweep import Run
+from compare.estimates import Estimate, between, estimate
+from compare.paired import ClusterDifferences, cluster_differences, pooled
+from compare.runs import Run
+from compare.samples import LIMITS, cluster_of
+from compare.significance import holm, mcnemar_exact, sign_flip_p
 
 ALPHA = 0.05
 FLIPS = 20_000
-DRAWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean difference, masked minus unmasked, with what it rests on.
+class Twins:
+    """Pairs that were answered right throughout (`twin_acc`), in every language asked.
 
     Attributes:
-        difference: Of the mean over documents.
-        low: Of its 95 % interval.
-        high: Of its 95 % interval.
-        method: That made the interval: ``bootstrap`` or ``bounded`` (see :mod:`compare.paired`).
-        documents: How many.
-        pairs: How many pair numbers, the clusters.
-        changed: Pairs whose number changed.
+        pairs: How many there are.
+        lost: Right without the mask, not with it.
+        won: Right with the mask, not without it.
+        p: McNemar's exact test, two-sided; not corrected, and no part of what is claimed.
     """
 
-    difference: float
-    low: float
-    high: float
-    method: str
-    documents: int
     pairs: int
-    changed: int
+    lost: int
+    won: int
+    p: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +53,7 @@ class Cell:
         baseline: `acc` without a mask.
         by_language: Effect on `acc` in each language.
         between_languages: Effect in zh minus effect in en, within items; None with one language.
+        twins: Pairs that were answered right throughout, before and after; None where the items are no twins.
     """
 
     mask: str
@@ -76,6 +70,7 @@ class Cell:
     baseline: float
     by_language: Mapping[str, Estimate]
     between_languages: Estimate | None
+    twins: Twins | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +79,23 @@ class Specificity:
 
     mask: str
     own: Estimate
+    difference: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """A mask's effect on choosing its own value's act, beside that on recognising it.
+
+    Attributes:
+        mask: Name of the mask, which is its value's; None for all of these masks together.
+        choice: Effect on `acc` of the letters tasks.
+        recognition: Effect on `acc` of the recognition tasks.
+        difference: The first less the second, within pairs.
+    """
+
+    mask: str | None
+    choice: Estimate
+    recognition: Estimate
     difference: Estimate
 
 
@@ -122,15 +134,13 @@ def of_runs(
             _cell(baseline, run, controls.get(run.name, ()), family, value, seed)
             for run in masked
             for value in values
-            if any(key[0] == family and key[2] == value for key in keys)
+            if baseline.of_cell("acc", family, value)
         ]
         corrected = holm([cell.p for cell in raw])
         cells += [_claimed(cell, float(p)) for cell, p in zip(raw, corrected, strict=True)]
     specificities = [found for run in masked if (found := _specificity(baseline, run, values, seed)) is not None]
     abilities = [
-        Ability(
-            run.name, task, _estimate(cluster_differences(before, run.others[task], lambda key: key[3]), seed, None)
-        )
+        Ability(run.name, task, estimate(cluster_differences(before, run.others[task], lambda key: key[3]), seed, None))
         for run in masked
         for task, before in baseline.others.items()
         if before
@@ -138,31 +148,29 @@ def of_runs(
     return cells, specificities, abilities
 
 
-def _of(numbers: Numbers, chosen: Callable[[tuple[str, ...]], bool]) -> Numbers:
-    return {key: number for key, number in numbers.items() if chosen(key)}
-
-
-def _differences(baseline: Run, run: Run, metric: str, family: str, value: str, language: str | None = None) -> Any:
-    def chosen(key: tuple[str, ...]) -> bool:
-        return key[0] == family and key[2] == value and language in (None, key[1])
-
-    before, after = (_of(one.numbers.get(metric, {}), chosen) for one in (baseline, run))
+def _differences(
+    baseline: Run, run: Run, metric: str, family: str, value: str, language: str | None = None
+) -> ClusterDifferences | None:
+    before, after = (
+        {key: n for key, n in one.of_cell(metric, family, value).items() if language in (None, key[1])}
+        for one in (baseline, run)
+    )
     return cluster_differences(before, after, cluster_of) if before else None
 
 
-def _estimate(d: ClusterDifferences, seed: int, largest: float | None = 1.0) -> Estimate:
-    interval = bootstrap_interval(d, draws=DRAWS, seed=seed, largest=largest)
-    return Estimate(d.estimate, interval.low, interval.high, interval.method, d.documents, len(d.clusters), d.changed)
-
-
 def _cell(baseline: Run, run: Run, controls: Sequence[Run], family: str, value: str, seed: int) -> Cell:
-    d = _differences(baseline, run, "acc", family, value)
+    before = baseline.of_cell("acc", family, value)
+
+    def on_acc(of: Run, language: str | None = None) -> ClusterDifferences:
+        d = _differences(baseline, of, "acc", family, value, language)
+        assert d is not None, "this cell was asked for"
+        return d
+
+    d = on_acc(run)
     margins = _differences(baseline, run, "margin", family, value)
-    at_random = tuple(_differences(baseline, control, "acc", family, value).estimate for control in controls)
-    effect = _estimate(d, seed)
-    before = _of(baseline.numbers["acc"], lambda key: key[0] == family and key[2] == value)
-    languages = list(dict.fromkeys(key[1] for key in before))
-    by_language = {language: _differences(baseline, run, "acc", family, value, language) for language in languages}
+    at_random = tuple(on_acc(control).estimate for control in controls)
+    effect = estimate(d, seed)
+    by_language = {language: on_acc(run, language) for language in dict.fromkeys(key[1] for key in before)}
     return Cell(
         mask=run.name,
         value=value,
@@ -175,11 +183,58 @@ def _cell(baseline: Run, run: Run, controls: Sequence[Run], family: str, value: 
         of=1 + len(at_random),
         controls=at_random,
         claimed=False,
-        margin=None if margins is None else _estimate(margins, seed, LIMITS["margin"]),
+        margin=None if margins is None else estimate(margins, seed, LIMITS["margin"]),
         baseline=sum(before.values()) / len(before),
-        by_language={language: _estimate(found, seed) for language, found in by_language.items()},
-        between_languages=_between(*by_language.values(), seed=seed) if set(languages) == {"zh", "en"} else None,
+        by_language={language: estimate(found, seed) for language, found in by_language.items()},
+        between_languages=between(by_language["zh"], by_language["en"], seed)
+        if set(by_language) == {"zh", "en"}
+        else None,
+        twins=_twins(baseline, run, family, value),
     )
+
+
+def _twins(baseline: Run, run: Run, family: str, value: str) -> Twins | None:
+    d = _differences(baseline, run, "twin_acc", family, value)
+    if d is None:
+        return None
+    before, after = (_right_throughout(one, family, value) for one in (baseline, run))
+    lost = sum(before[pair] and not after[pair] for pair in before)
+    won = sum(after[pair] and not before[pair] for pair in before)
+    return Twins(len(before), lost, won, mcnemar_exact(lost, won))
+
+
+def _right_throughout(run: Run, family: str, value: str) -> dict[str, bool]:
+    """Pair number -> whether its `twin_acc` is 1 in every language, so that a pair has one yes or no."""
+    right: dict[str, bool] = {}
+    for key, number in run.of_cell("twin_acc", family, value).items():
+        right[cluster_of(key)] = right.get(cluster_of(key), True) and number == 1
+    return right
+
+
+def recognitions(baseline: Run, masked: Sequence[Run], *, seed: int = 0) -> list[Recognition]:
+    """Effects on choice beside effects on recognition, of masks that are named after a value asked for in both ways.
+
+    Args:
+        baseline: Without a mask.
+        masked: One run a mask.
+        seed: Of the intervals.
+
+    Returns:
+        One a mask, and where there are several, one of all of them together.
+    """
+    both: list[tuple[str | None, ClusterDifferences, ClusterDifferences]] = []
+    for run in masked:
+        choice, recognition = (_differences(baseline, run, "acc", family, run.name) for family in ("letters", "recog"))
+        if choice is not None and recognition is not None:
+            both.append((run.name, choice, recognition))
+    if len(both) > 1:
+        both.append((None, pooled(one[1] for one in both), pooled(one[2] for one in both)))
+    found = []
+    for name, choice, recognition in both:
+        difference = between(choice, recognition, seed)
+        if difference is not None:
+            found.append(Recognition(name, estimate(choice, seed), estimate(recognition, seed), difference))
+    return found
 
 
 def _claimed(cell: Cell, p_holm: float) -> Cell:
@@ -187,20 +242,13 @@ def _claimed(cell: Cell, p_holm: float) -> Cell:
     return replace(cell, p_holm=p_holm, claimed=passes)
 
 
-def _between(first: ClusterDifferences, second: ClusterDifferences, *, seed: int) -> Estimate:
-    """Effect in one language minus that in the other, pair by pair, over the pairs that both have."""
-    means = [dict(zip(d.clusters, d.sums / d.counts, strict=True)) for d in (first, second)]
-    both = [cluster for cluster in first.clusters if cluster in means[1]]
-    sums = np.array([means[0][cluster] - means[1][cluster] for cluster in both])
-    return _estimate(ClusterDifferences(tuple(both), sums, np.ones(len(both), dtype=np.int64)), seed, 2.0)
-
-
 def _specificity(baseline: Run, run: Run, values: Iterable[str], seed: int) -> Specificity | None:
     values = list(values)
     if run.name not in values or len(values) < 2:
         return None
-    parts = {value: _differences(baseline, run, "acc", "letters", value) for value in values}
-    if any(part is None for part in parts.values()):
+    found = {value: _differences(baseline, run, "acc", "letters", value) for value in values}
+    parts = {value: part for value, part in found.items() if part is not None}
+    if len(parts) < len(values):
         return None
     own = parts[run.name]
     others = [part for value, part in parts.items() if value != run.name]
@@ -212,4 +260,4 @@ def _specificity(baseline: Run, run: Run, values: Iterable[str], seed: int) -> S
         np.concatenate([part.sums * weight for part, weight in scaled]),
         np.concatenate([part.counts for part, _ in scaled]),
     )
-    return Specificity(run.name, _estimate(own, seed), _estimate(joined, seed, None))
+    return Specificity(run.name, estimate(own, seed), estimate(joined, seed, None))

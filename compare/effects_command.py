@@ -45,7 +45,7 @@ def effects(
     Example:  cvoice effects --model organism --masks masks --tasks cvoice_zh --controls 20 --out effects
     """
     from compare.effects_run import measure_effects
-    from compare.sweep import Settings
+    from compare.runs import Settings
 
     settings = Settings(
         model=model,

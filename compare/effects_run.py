@@ -9,9 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from compare.effects import Cell, of_runs
+from rich.console import Console
+
+from compare.effects import ALPHA, Cell, of_runs, recognitions
 from compare.page.build import write_page
-from compare.sweep import Run, Settings, sweep
+from compare.perplexity import perplexity_changes
+from compare.runs import Run, Settings
+from compare.sweep import sweep
 from cvoice_foundation.errors import CVoiceError
 from cvoice_foundation.files import output_folder, write_whole
 from intervention.mask import NeuronMask
@@ -63,20 +67,28 @@ def measure_effects(
     by_name = {run.name: run for run in runs}
     masked = [by_name[mask.value] for mask in masks]
     of_controls = {name: [by_name[control.value] for control in of_mask] for name, of_mask in drawn.items()}
-    cells, specificities, abilities = of_runs(baseline, masked, of_controls, seed=seed)
+    with Console(stderr=True, quiet=not progress).status("Comparing runs"):
+        cells, specificities, abilities = of_runs(baseline, masked, of_controls, seed=seed)
+        recognised = recognitions(baseline, masked, seed=seed)
+        perplexities = perplexity_changes(baseline, masked, of_controls, seed=seed)
+    unscored = sorted(task for task, numbers in baseline.others.items() if not numbers)
     result = {
         "format": FORMAT,
-        "version": 1,
+        "version": 2,
         "settings": asdict(settings) | {"controls": controls, "seed": seed},
         "matched_by": "layer" if statistics is None else "layer and firing-rate decile",
+        "loaded": dict(baseline.loaded),
+        "asked": dict(baseline.asked),
         "created": {name: version(name) for name in ("cvoice", "lm-eval", "transformers", "torch")},
         "masks": [_mask_told(mask, by_name[mask.value]) for mask in masks],
         "cells": [asdict(cell) for cell in cells],
         "specificity": [asdict(found) for found in specificities],
         "ability": [asdict(found) for found in abilities],
+        "recognition": [asdict(found) for found in recognised],
+        "perplexity": [asdict(found) for found in perplexities],
         "flipped": [flip for run in masked for flip in _flipped(baseline, run)],
         "flips": {run.name: _count_flips(baseline, run) for run in masked},
-        "remarks": remarks(cells, controls),
+        "remarks": remarks(cells, controls, unscored=unscored, passages=len(baseline.passages)),
     }
     write_whole(out / "effects.json", json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_page(result, out / "report.html")
@@ -151,19 +163,36 @@ def _flipped(baseline: Run, run: Run) -> list[dict[str, Any]]:
     return flips
 
 
-def remarks(cells: Sequence[Cell], controls: int) -> list[str]:
-    """What a reader of the numbers should know before believing or doubting them."""
+def remarks(
+    cells: Sequence[Cell], controls: int, *, unscored: Sequence[str] = (), passages: int | None = None
+) -> list[str]:
+    """What a reader of the numbers should know before believing or doubting them.
+
+    Args:
+        cells: The matrix.
+        controls: Random masks a mask.
+        unscored: Tasks that gave no number a document.
+        passages: How many neutral passages there were; None says nothing of them.
+    """
     told = []
     if controls == 0:
         told.append("No random masks were run (--controls 0), so nothing is claimed.")
-    elif 1 / (controls + 1) > 0.05:
-        told.append(f"With {controls} random masks no rank can pass 0.05; 19 is the fewest that can.")
-    if cells:
-        pairs = min(cell.acc.pairs for cell in cells)
-        least = 2.0 ** (1 - pairs) * len([cell for cell in cells if cell.family == cells[0].family])
-        if least > 0.05:
+    elif 1 / (controls + 1) > ALPHA:
+        number = "1 random mask" if controls == 1 else f"{controls} random masks"
+        told.append(f"With {number} a mask no rank can pass 0.05; 19 is the fewest that can.")
+    for family in dict.fromkeys(cell.family for cell in cells):
+        of_family = [cell for cell in cells if cell.family == family]
+        pairs = min(cell.acc.pairs for cell in of_family)
+        least = 2.0 ** (1 - pairs) * len(of_family)
+        if least > ALPHA:
             told.append(
-                f"With {pairs} pairs a value the smallest p that {len(cells)} cells can have, corrected, is "
-                f"{min(1.0, least):.2g}: no effect on a single value, however large, can be claimed. Use more items."
+                f"With {pairs} pairs a value the smallest p that one of {len(of_family)} cells ({family}) can have, "
+                f"corrected, is {min(1.0, least):.2g}: no effect on a single value, however large, can be claimed. Use "
+                "more items."
             )
+    told += [f"{task} gives no number a document, so nothing is told of it." for task in unscored]
+    if passages == 0:
+        told.append(
+            "There are no neutral passages (neutral.zh.jsonl, neutral.en.jsonl), so perplexity was not measured."
+        )
     return told

@@ -1,16 +1,18 @@
 """Many masks on one loaded model: every run's scores, document by document, kept as a file each.
 
-The model is loaded and the tasks are built once; masks are put on and taken off in place, to the bit. A sweep that was
-interrupted goes on where it stopped.
+The model is loaded and the requests are built once; masks are put on and taken off in place, to the bit. A sweep that
+was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,137 +21,20 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from compare.passages import Passages, perplexities, read_passages
 from compare.results import task_parts
+from compare.runs import BASELINE, Answer, Asked, Run, Settings, Texts, check_asked_alike
 from compare.samples import Numbers, numbers_of, sample_of
 from cvoice_foundation.errors import CVoiceError
-from cvoice_foundation.files import output_folder, write_whole
+from cvoice_foundation.files import output_folder
 from cvoice_tasks.yaml import FOLDER
 from intervention.ablation import ablate
 from intervention.activity import ActivityWatch
 from intervention.mask import NeuronMask
 from intervention.neuron_mask_lm import NeuronMaskedHFLM
 
-BASELINE = "baseline"
 KEPT_METRICS = ("acc", "margin", "twin_acc")
-Asked = tuple[str, str, str, str]
-"""(family, item id, language, order) of a document with two lettered options."""
-Answer = tuple[str, str]
-"""What was chosen (``A``, ``B``, ``=`` for an exact tie, ``refused``, ``unparsed``), and the text of a free answer."""
-Texts = tuple[str, str, str]
-"""Story, option A and option B of a document."""
 _LETTERED = ("letters", "gen")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What every run of a sweep shares; runs of other settings are not mixed with these.
-
-    Attributes:
-        model: Name or path.
-        tasks: As lm-eval takes them.
-        mode: Of the masks.
-        strength: Of the masks.
-        batch_size: Of the evaluation; scores move with it in their last digits.
-        dtype: Of the model.
-        limit: Documents a task, or None.
-        chat: Whether the chat template is applied.
-        shots: Examples before the question.
-        data_dir: Folder of outside items, or None.
-        revision: Of the model.
-    """
-
-    model: str
-    tasks: tuple[str, ...]
-    mode: str = "zero"
-    strength: float | None = None
-    batch_size: int = 8
-    dtype: str = "auto"
-    limit: int | None = None
-    chat: bool = False
-    shots: int | None = None
-    data_dir: str | None = None
-    revision: str | None = None
-
-    @property
-    def sha256(self) -> str:
-        """Identity of the settings."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Run:
-    """Scores of one run.
-
-    Attributes:
-        name: ``baseline``, or the mask's.
-        mask_sha256: Of its mask; None for the baseline.
-        numbers: Metric -> a number a document, item or pair (see :mod:`compare.samples`), of C-voice's tasks.
-        others: Task -> a number a document, of any further task: its first numeric metric.
-        chosen: The answer to each document that asks for a choice between lettered options.
-        texts: What these documents said; of the baseline alone.
-        never_active: Masked neurons that were zero on every token anyway.
-    """
-
-    name: str
-    mask_sha256: str | None
-    numbers: Mapping[str, Numbers]
-    others: Mapping[str, Numbers] = field(default_factory=dict)
-    chosen: Mapping[Asked, Answer] = field(default_factory=dict)
-    texts: Mapping[Asked, Texts] = field(default_factory=dict)
-    never_active: int = 0
-
-    def save(self, path: Path, settings: Settings) -> None:
-        """Writes the run, whole or not at all."""
-        content = {
-            "format": "cvoice-run",
-            "version": 1,
-            "settings_sha256": settings.sha256,
-            "name": self.name,
-            "mask_sha256": self.mask_sha256,
-            "never_active": self.never_active,
-            "numbers": {metric: _packed(numbers) for metric, numbers in self.numbers.items()},
-            "others": {task: _packed(numbers) for task, numbers in self.others.items()},
-            "chosen": [[*key, *answer] for key, answer in self.chosen.items()],
-            "texts": [[*key, *texts] for key, texts in self.texts.items()],
-        }
-        write_whole(path, json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
-
-    @classmethod
-    def load(cls, path: Path, settings: Settings, mask: NeuronMask | None) -> Run | None:
-        """A finished run; None where there is none.
-
-        Raises:
-            CVoiceError: It is of other settings, or of another mask of that name.
-        """
-        try:
-            content = json.loads(path.read_text("utf-8"))
-            if content["settings_sha256"] != settings.sha256:
-                raise CVoiceError(f"{path}: a run with other settings (model, tasks, mode, ...); choose another --out")
-            if content["mask_sha256"] != (mask and mask.sha256):
-                raise CVoiceError(f"{path}: a run of another mask of that name; choose another --out")
-            return cls(
-                content["name"],
-                content["mask_sha256"],
-                {metric: _unpacked(rows) for metric, rows in content["numbers"].items()},
-                {task: _unpacked(rows) for task, rows in content["others"].items()},
-                {tuple(row[:4]): tuple(row[4:]) for row in content["chosen"]},
-                {tuple(row[:4]): tuple(row[4:]) for row in content["texts"]},
-                content["never_active"],
-            )
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, CVoiceError):
-                raise
-            raise CVoiceError(f"{path}: cannot be read as a run ({error}); delete it and run again") from None
-
-
-def _packed(numbers: Numbers) -> list[list[Any]]:
-    return [[*key, number] for key, number in numbers.items()]
-
-
-def _unpacked(rows: Sequence[Sequence[Any]]) -> Numbers:
-    return {tuple(row[:-1]): float(row[-1]) for row in rows}
 
 
 def sweep(
@@ -173,12 +58,16 @@ def sweep(
         The baseline first.
 
     Raises:
-        CVoiceError: Two masks have one name, a task is not known, a mask does not fit, or ``out`` holds runs of other
-            settings.
+        CVoiceError: Two masks have one name, a task is not known, a mask does not fit, ``out`` holds runs of other
+            settings or items, or this is one of several processes.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise CVoiceError("a sweep runs in one process; start it without torchrun, accelerate launch or mpirun")
     names = [mask.value for mask in masks]
     if twice := {name for name in names if names.count(name) > 1}:
         raise CVoiceError(f"two masks are named {min(twice)!r}; the name in a mask's header tells runs apart")
+    if BASELINE in names:
+        raise CVoiceError(f"a mask is named {BASELINE!r}, as the run without a mask is; give it another name")
     folder = output_folder(output_folder(out) / "runs")
     jobs: list[NeuronMask | None] = [None, *masks]
     paths = [folder / f"{BASELINE if mask is None else mask.value}.json" for mask in jobs]
@@ -193,10 +82,15 @@ def sweep(
             bar.update(task, description=f"Evaluating {BASELINE if mask is None else mask.value}")
             runner = runner or _Runner(settings, device)
             run = runner.run(mask)
+            if done[0] is not None:
+                check_asked_alike(paths[place], run, done[0])
             run.save(paths[place], settings)
             done[place] = run
             bar.advance(task)
-    return [run for run in done if run is not None]
+    runs = [run for run in done if run is not None]
+    for path, run in zip(paths, runs, strict=True):
+        check_asked_alike(path, run, runs[0])
+    return runs
 
 
 class _Runner:
@@ -213,11 +107,17 @@ class _Runner:
         for kind in ("loglikelihood", "generate_until"):
             setattr(self._lm, kind, functools.partial(getattr(self._lm, kind), disable_tqdm=True))
         self._tasks = _load_tasks(settings)
+        parts = [task_parts(task) for task in self._tasks["tasks"]]
+        folder = None if settings.data_dir is None else Path(settings.data_dir)
+        self._passages: Passages = read_passages({part[1] for part in parts if part}, folder, settings.limit)
 
     def run(self, mask: NeuronMask | None) -> Run:
         """Evaluates with a mask in force, or without."""
         if mask is None:
-            return self._evaluate(BASELINE, None)
+            info = self._lm.get_model_info()
+            loaded = {key: info.get(f"model_{key}") for key in ("dtype", "revision", "sha", "num_parameters")}
+            run = self._evaluate(BASELINE, None)
+            return replace(run, loaded={key: None if told is None else str(told) for key, told in loaded.items()})
         with ablate(self._lm.model, mask, self._settings.mode, self._settings.strength) as ablation:
             watch = ActivityWatch(ablation.layers)
             try:
@@ -237,6 +137,10 @@ class _Runner:
             fewshot_as_multiturn=self._settings.chat,
         )
         assert results is not None
+        passages = perplexities(self._lm, self._passages)
+        identities = {task: _sha256(_identities(rows)) for task, rows in results["samples"].items()}
+        if passages:
+            identities["neutral passages"] = _sha256(" ".join([*key, text]) for key, text in self._passages.items())
         numbers: dict[str, Numbers] = {metric: {} for metric in KEPT_METRICS}
         others: dict[str, Numbers] = {}
         chosen: dict[Asked, Answer] = {}
@@ -256,7 +160,7 @@ class _Runner:
                     chosen[asked] = _free_answer(row) if parts[0] == "gen" else (_letter(row), "")
                     doc = row["doc"]
                     texts[asked] = (str(doc["story"]), str(doc["option_a"]), str(doc["option_b"]))
-        return Run(name, sha256, numbers, others, chosen, texts)
+        return Run(name, sha256, numbers, others, chosen, texts, passages=passages, asked=identities)
 
 
 def _load_tasks(settings: Settings) -> Any:
@@ -271,7 +175,34 @@ def _load_tasks(settings: Settings) -> Any:
     if settings.shots is not None:
         for task in loaded["tasks"].values():
             task.set_config(key="num_fewshot", value=settings.shots)
+    for task in loaded["tasks"].values():
+        _build_once(task)
     return loaded
+
+
+def _build_once(task: Any) -> None:
+    """Has a task keep its requests: lm-eval builds them anew, with a progress bar a task, at every evaluation."""
+    build = task.build_all_requests
+    built: list[Any] = []
+
+    def build_all_requests(**arguments: Any) -> None:
+        if not built:
+            # Its bar cannot be switched off, and there is one of the whole sweep.
+            with contextlib.redirect_stderr(io.StringIO()):
+                build(**arguments)
+            built.extend(task.instances)
+        for request in built:
+            request.resps, request.filtered_resps = [], {}
+
+    task.build_all_requests = build_all_requests
+
+
+def _identities(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return sorted(f"{row['doc_id']} {row['doc_hash']} {row['prompt_hash']}" for row in rows)
+
+
+def _sha256(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _letter(row: Mapping[str, Any]) -> str:

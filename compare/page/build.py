@@ -8,10 +8,25 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from compare.page.drawings import effect_plot, ink, language_plot, tint
+from compare.page import tables
+from compare.page.drawings import effect_plot, ink, language_plot, layer_plot, tint
 from compare.page.sentences import READINGS, headlines, points
 from cvoice_foundation.errors import CVoiceError
 from cvoice_foundation.files import write_whole
+
+_FULL_INK = 0.2
+"""Effects of at least this have the darkest ground: a table of small effects should look pale."""
+
+_RECOGNITION = (
+    "Effect of each mask on its own value, in points of <code>acc</code>: on choosing the act that upholds it, on "
+    "recognising that act, and the difference within pairs. A value that is still recognised and no longer chosen has "
+    "lost its pull, not its meaning."
+)
+_PERPLEXITY = (
+    "Geometric means over passages; the ratio and its interval passage by passage. Rank: among the random masks, by "
+    "the size of the change."
+)
+_ABILITY = "Masked minus unmasked, document by document, on the first metric of each task."
 
 _STYLE = (Path(__file__).parent / "page.css").read_text("utf-8")
 
@@ -37,7 +52,7 @@ def read_effects(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text("utf-8"))
         assert content["format"] == "cvoice-effects"
-        assert content["version"] == 1
+        assert content["version"] == 2
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise CVoiceError(
             f"{path}: not an effects file ({error or 'of another version'}); `cvoice effects` writes them"
@@ -57,6 +72,14 @@ def page(effects: Mapping[str, Any]) -> str:
         sections.append(_effects(own))
         if any(cell["between_languages"] for cell in own):
             sections.append(_languages(own))
+    if effects["recognition"]:
+        sections.append(_section("Choice and recognition", tables.recognition(effects["recognition"]), _RECOGNITION))
+    if effects["perplexity"]:
+        sections.append(
+            _section("Perplexity on neutral passages", tables.perplexity(effects["perplexity"]), _PERPLEXITY)
+        )
+    if effects["ability"]:
+        sections.append(_section("Tasks that ask about no value", tables.ability(effects["ability"]), _ABILITY))
     sections += [_layers(effects["masks"]), _flips(effects), _to_repeat(effects)]
     first = "".join(f"<p>{escape(sentence)}</p>" for sentence in headlines(effects))
     remarks = "".join(f'<p class="note">{escape(remark)}</p>' for remark in effects["remarks"])
@@ -78,7 +101,7 @@ def _section(title: str, body: str, note: str = "") -> str:
 def _heat_map(cells: Sequence[Mapping[str, Any]], family: str) -> str:
     values = list(dict.fromkeys(cell["value"] for cell in cells))
     masks = list(dict.fromkeys(cell["mask"] for cell in cells))
-    full = max(abs(cell["acc"]["difference"]) for cell in cells)
+    full = max(_FULL_INK, *(abs(cell["acc"]["difference"]) for cell in cells))
     of = {(cell["mask"], cell["value"]): cell for cell in cells}
     head = "".join(f'<th><span class="column">{escape(value)}</span></th>' for value in values)
     rows = []
@@ -113,44 +136,30 @@ def _effects(own: Sequence[Mapping[str, Any]]) -> str:
         "Dot: effect of a mask on its own value, full where claimed; line: 95 % interval; grey: from the least to the "
         "largest effect of the random masks that match it. A dot inside the grey is what any neurons would do."
     )
-    rows = "".join(
-        f"<tr><td>{escape(cell['mask'])}</td><td>{100 * cell['baseline']:.0f} %</td>"
-        f"<td>{points(cell['acc']['difference'])}</td>"
-        f"<td>{points(cell['acc']['low'])} to {points(cell['acc']['high'])}</td><td>{cell['p_holm']:.3g}</td>"
-        f"<td>{cell['rank']} of {cell['of']}</td><td>{cell['acc']['changed']} of {cell['acc']['pairs']}</td></tr>"
-        for cell in own
-    )
-    names = ("mask", "acc before", "effect", "95 % interval", "p (Holm)", "rank", "pairs changed")
-    head = f"<tr>{''.join(f'<th>{name}</th>' for name in names)}</tr>"
-    table = f'<div class="wide"><table>{head}{rows}</table></div>'
-    return _section("Each mask on its own value", effect_plot(own) + table, note)
+    return _section("Each mask on its own value", _drawn(effect_plot(own)) + tables.own_values(own), note)
 
 
 def _languages(own: Sequence[Mapping[str, Any]]) -> str:
     both = [cell["between_languages"] for cell in own if cell["between_languages"]]
     apart = sum(found["low"] > 0 or found["high"] < 0 for found in both)
     note = (
-        "Each dot is a mask's effect on its own value; on the dashed line both languages move alike. Within pairs, "
+        "Each dot is a mask's effect on its own value (point at one that has no room for its name); on the dashed line "
+        "both languages move alike. Within pairs, "
         f"{apart} of {len(both)} differ between the languages (95 % interval without 0, not corrected)."
     )
-    return _section("Chinese and English", language_plot(own), note)
+    return _section("Chinese and English", _drawn(language_plot(own)), note)
 
 
 def _layers(masks: Sequence[Mapping[str, Any]]) -> str:
-    depth = max(int(mask["of_layers"]) for mask in masks)
-    most = max(number for mask in masks for number in mask["layers"].values())
-    head = "".join(f"<th>{layer}</th>" for layer in range(depth))
-    rows = []
-    for mask in masks:
-        row = []
-        for layer in range(depth):
-            number = mask["layers"].get(str(layer), 0)
-            css = f"background:{tint(number, most)};color:{ink(number, most)}"
-            row.append(f'<td style="{css}">{number or ""}</td>')
-        idle = f", {mask['never_active']} never active" if mask["never_active"] else ""
-        rows.append(f"<tr><td>{escape(mask['name'])}</td>{''.join(row)}<td>{mask['neurons']}{idle}</td></tr>")
-    rows.insert(0, f"<tr><th>layer</th>{head}<th>in all</th></tr>")
-    return _section("Neurons by layer", f'<div class="wide"><table class="heat">{"".join(rows)}</table></div>')
+    note = (
+        "Neurons of each mask in each layer, the first layer at the left; in all at the right, with those never active."
+    )
+    return _section("Neurons by layer", _drawn(layer_plot(masks)), note)
+
+
+def _drawn(drawing: str) -> str:
+    """A drawing that scrolls sideways where the screen is too narrow for its letters."""
+    return f'<div class="wide drawn">{drawing}</div>'
 
 
 def _flips(effects: Mapping[str, Any]) -> str:
@@ -185,13 +194,10 @@ def _to_repeat(effects: Mapping[str, Any]) -> str:
     told = {
         "settings": settings,
         "matched_by": effects["matched_by"],
+        "loaded": effects["loaded"],
+        "asked": effects["asked"],
         "created": effects["created"],
         "masks": {mask["name"]: {"sha256": mask["sha256"], "method": mask["method"]} for mask in effects["masks"]},
     }
-    command = (
-        f"cvoice effects --model {settings['model']} --masks MASKS --tasks {','.join(settings['tasks'])} "
-        f"--mode {settings['mode']} --controls {settings['controls']} --seed {settings['seed']} "
-        f"--batch-size {settings['batch_size']} --dtype {settings['dtype']} --out OUT"
-    )
-    text = f"{command}\n\n{json.dumps(told, indent=1, ensure_ascii=False)}"
+    text = f"{tables.command(settings)}\n\n{json.dumps(told, indent=1, ensure_ascii=False)}"
     return _section("To repeat it", f"<pre>{escape(text)}</pre>")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -32,8 +32,11 @@ class _Canvas:
     def line(self, x1: float, y1: float, x2: float, y2: float, **style: Any) -> None:
         self.parts.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"{_style(style)}/>')
 
-    def rect(self, x: float, y: float, width: float, height: float, **style: Any) -> None:
-        self.parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"{_style(style)}/>')
+    def rect(self, x: float, y: float, width: float, height: float, title: str = "", **style: Any) -> None:
+        self.parts.append(
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"{_style(style)}>'
+            f"{f'<title>{escape(title)}</title>' if title else ''}</rect>"
+        )
 
     def dot(self, x: float, y: float, title: str, **style: Any) -> None:
         self.parts.append(
@@ -102,6 +105,27 @@ def _ticks(low: float, high: float) -> list[float]:
     return [n * step for n in range(first, int(high / step) + 1)]
 
 
+def _labels(words: Mapping[tuple[int, int], str], left: int, right: int) -> Iterator[tuple[float, float, str, str]]:
+    """Places beside dots where labels cover neither each other nor a dot; a dot without such a place stays unnamed."""
+    taken: list[tuple[float, float, float, float]] = [(x - 5, y - 5, x + 5, y + 5) for x, y in words]
+    for (x, y), word in words.items():
+        width = 6.6 * len(word)
+        for up in (4, -7, 15):
+            for anchor, edge in (("start", x + 8), ("end", x - 8 - width)):
+                box = (edge, y + up - 10, edge + width, y + up + 2)
+                inside = left <= box[0] and box[2] <= right
+                if inside and not any(
+                    box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
+                    for other in taken
+                ):
+                    taken.append(box)
+                    yield (edge if anchor == "start" else edge + width), y + up, word, anchor
+                    break
+            else:
+                continue
+            break
+
+
 def language_plot(own: Sequence[Mapping[str, Any]]) -> str:
     """Each mask's effect on its own value in Chinese against that in English."""
     both = [cell for cell in own if {"zh", "en"} <= cell["by_language"].keys()]
@@ -123,15 +147,45 @@ def language_plot(own: Sequence[Mapping[str, Any]]) -> str:
     for cell in both:
         zh, en = (cell["by_language"][language]["difference"] for language in ("zh", "en"))
         told = f"{cell['mask']}: en {100 * en:+.1f}, zh {100 * zh:+.1f}"
-        canvas.dot(margin + at(en), 6 + size - at(zh), told, fill="rgb(0,90,156)", fill_opacity=0.65)
-        names.setdefault((round(at(en) / 12), round(at(zh) / 12)), []).append(cell["mask"])
-    for (x, y), here in names.items():
-        words = here[0] if len(here) == 1 else f"{here[0]} and {len(here) - 1} more"
-        near_edge = 12 * x > size - 90
-        place = margin + 12 * x + (-8 if near_edge else 8)
-        canvas.text(place, 6 + size - 12 * y + 4, words, text_anchor="end" if near_edge else "start", font_size=11)
+        x, y = margin + at(en), 6 + size - at(zh)
+        canvas.dot(x, y, told, fill="rgb(0,90,156)", fill_opacity=0.65)
+        names.setdefault((round(x / 4), round(y / 4)), []).append(cell["mask"])
+    words = {
+        (4 * x, 4 * y): here[0] if len(here) == 1 else f"{here[0]} and {len(here) - 1} more"
+        for (x, y), here in names.items()
+    }
+    for x, y, word, anchor in _labels(words, margin, margin + size):
+        canvas.text(x, y, word, text_anchor=anchor, font_size=11)
     canvas.text(margin + size / 2, size + 42, "effect in English, points", text_anchor="middle")
     canvas.text(
         14, size / 2, "effect in Chinese, points", text_anchor="middle", transform=f"rotate(-90 14 {size / 2:.0f})"
     )
+    return canvas.done()
+
+
+def layer_plot(masks: Sequence[Mapping[str, Any]]) -> str:
+    """How many neurons each mask has in each layer, a darker square for more; numbers where there is room."""
+    depth = max(int(mask["of_layers"]) for mask in masks)
+    most = max(number for mask in masks for number in mask["layers"].values())
+    left, right, row = 130, 560, 22
+    side = (right - left) / depth
+    canvas = _Canvas(720, row * (len(masks) + 1) + 26, "Neurons by layer")
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100) if side * step >= 20)
+    for layer in range(0, depth, step):
+        canvas.text(left + (layer + 0.5) * side, row - 7, str(layer), text_anchor="middle")
+    for number, mask in enumerate(masks, 1):
+        y = row * number
+        canvas.text(left - 8, y + 15, mask["name"], text_anchor="end")
+        canvas.rect(left, y, right - left, row - 2, fill="none", stroke="#ddd")
+        for layer in range(depth):
+            held = mask["layers"].get(str(layer), 0)
+            if held:
+                told = f"{mask['name']}, layer {layer}: {held}"
+                canvas.rect(left + layer * side, y, side, row - 2, fill=tint(held, most), title=told)
+                if side >= 24:
+                    style = {"text_anchor": "middle", "fill": ink(held, most)}
+                    canvas.text(left + (layer + 0.5) * side, y + 15, str(held), **style)
+        idle = f", {mask['never_active']} never active" if mask["never_active"] else ""
+        canvas.text(right + 8, y + 15, f"{mask['neurons']}{idle}")
+    canvas.text((left + right) / 2, row * (len(masks) + 1) + 18, "layer", text_anchor="middle")
     return canvas.done()

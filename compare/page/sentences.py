@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,10 +34,10 @@ def headlines(effects: Mapping[str, Any]) -> list[str]:
         effects: As ``effects.json`` holds them.
     """
     cells: Cells = [cell for cell in effects["cells"] if cell["family"] == "letters"] or effects["cells"]
-    if not cells:
-        return ["No task of C-voice was run, so there is no effect on a value to tell of."]
     own = [cell for cell in cells if cell["mask"] == cell["value"]]
     told = [_own_sentence(own)] if own else []
+    if not cells:
+        told.append("No task of C-voice was run, so there is no effect on a value to tell of.")
     claimed_elsewhere = [cell for cell in cells if cell["claimed"] and cell["mask"] != cell["value"]]
     if claimed_elsewhere:
         most = max(claimed_elsewhere, key=lambda cell: abs(cell["acc"]["difference"]))
@@ -47,7 +48,8 @@ def headlines(effects: Mapping[str, Any]) -> list[str]:
     elif any(cell["claimed"] for cell in cells):
         told.append("No effect on another value than the mask's own is claimed.")
     told += [_specific_sentence(effects["specificity"])] if effects["specificity"] else []
-    told += [_recognition_sentence(effects["cells"], own)] if own else []
+    told += [_recognition_sentence(effects["recognition"])] if effects["recognition"] else []
+    told += [_perplexity_sentence(effects["perplexity"])] if effects["perplexity"] else []
     told += [_ability_sentence(effects["ability"])] if effects["ability"] else []
     return [sentence for sentence in told if sentence]
 
@@ -82,18 +84,34 @@ def _specific_sentence(found: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _recognition_sentence(cells: Cells, own: Cells) -> str:
-    recognised = {(c["mask"], c["value"]): c for c in cells if c["family"] == "recog"}
-    both = [
-        (cell, recognised[cell["mask"], cell["value"]]) for cell in own if (cell["mask"], cell["value"]) in recognised
-    ]
-    if not both:
-        return ""
-    choice = sum(cell["acc"]["difference"] for cell, _ in both) / len(both)
-    recognition = sum(cell["acc"]["difference"] for _, cell in both) / len(both)
+def _recognition_sentence(found: Sequence[Mapping[str, Any]]) -> str:
+    # The last is of all masks together, or of the only one.
+    last = found[-1]
+    who = "over all masks" if last["mask"] is None else f"under {last['mask']}"
     return (
-        f"On average over {_count(len(both), 'mask')} the own value's choice moves by {points(choice)} points and its "
-        f"recognition by {points(recognition)}."
+        f"{who[0].upper()}{who[1:]} the own value's choice moves by {interval(last['choice'])} and its recognition by "
+        f"{interval(last['recognition'])}; within {last['difference']['pairs']} pairs they differ by "
+        f"{interval(last['difference'])}."
+    )
+
+
+def times(ratio: float) -> str:
+    """A ratio, to three figures."""
+    return f"{ratio:.3g}"
+
+
+def ratio_interval(log_ratio: Mapping[str, Any]) -> str:
+    """A ratio with its interval, from an estimate of its logarithm."""
+    low, high = (times(math.exp(log_ratio[edge])) for edge in ("low", "high"))
+    return f"{times(math.exp(log_ratio['difference']))} times (95 % interval {low} to {high})"
+
+
+def _perplexity_sentence(found: Sequence[Mapping[str, Any]]) -> str:
+    worst = max(found, key=lambda one: one["log_ratio"]["difference"])
+    return (
+        f"Perplexity on neutral passages rises most under {worst['mask']} ({worst['language']}): "
+        f"{ratio_interval(worst['log_ratio'])}, from {times(worst['before'])} to {times(worst['after'])} on "
+        f"{worst['log_ratio']['documents']} passages, rank {worst['rank']} of {worst['of']} among random masks."
     )
 
 
@@ -102,5 +120,6 @@ def _ability_sentence(found: Sequence[Mapping[str, Any]]) -> str:
     effect = worst["effect"]
     return (
         f"On tasks that ask about no value the largest loss is {worst['mask']}'s on {worst['task']}: "
-        f"{effect['difference']:+.3f} (95 % interval {effect['low']:+.3f} to {effect['high']:+.3f})."
+        f"{effect['difference']:+.3f} (95 % interval {effect['low']:+.3f} to {effect['high']:+.3f}, "
+        f"{effect['documents']} documents)."
     )

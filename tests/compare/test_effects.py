@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable
 
 import pytest
 
-from compare.effects import of_runs
+from compare.effects import of_runs, recognitions
 from compare.effects_run import remarks
 from compare.paired import bootstrap_interval, cluster_differences
+from compare.perplexity import perplexity_changes
+from compare.runs import Run
 from compare.samples import Numbers, cluster_of
-from compare.significance import holm, sign_flip_p
-from compare.sweep import Run
+from compare.significance import holm, mcnemar_exact, sign_flip_p
 from cvoice_foundation.errors import CVoiceError
 
 VALUES = ("integrity", "freedom", "harmony")
@@ -122,7 +124,10 @@ def test_without_enough_controls_nothing_is_claimed(controls: int) -> None:
 def test_too_few_pairs_are_told() -> None:
     cells, _, _ = of_runs(run("baseline", right, 5), [run("integrity", wrong_for("integrity", 1), 5)], {})
     assert cells[0].p == 2 / 2**5
-    assert "With 5 pairs a value the smallest p" in remarks(cells, 20)[0]
+    assert (
+        "With 5 pairs a value the smallest p that one of 3 cells (letters) can have, corrected, is 0.19"
+        in remarks(cells, 20)[0]
+    )
 
 
 def test_languages_that_differ_are_seen() -> None:
@@ -153,3 +158,72 @@ def test_readings_are_corrected_apart_and_other_tasks_are_abilities() -> None:
 def test_runs_of_other_documents_are_told() -> None:
     with pytest.raises(CVoiceError, match="paired statistics need the same items"):
         of_runs(run("baseline", right, 5), [run("integrity", right, 4)], {})
+
+
+def test_pairs_right_throughout_are_tested_by_mcnemar() -> None:
+    def twins(name: str, wrong: dict[str, set[int]]) -> Run:
+        """A pair is right in a language unless its number is among the wrong ones there."""
+        numbers: Numbers = {
+            ("letters", language, "integrity", f"integrity-{n:04d}", ""): float(n not in wrong.get(language, set()))
+            for language in LANGUAGES
+            for n in range(1, 17)
+        }
+        one = run(name, right)
+        return Run(name, None, {**one.numbers, "twin_acc": numbers})
+
+    before = twins("baseline", {"zh": {1, 2}})
+    after = twins("integrity", {"zh": {1, 3, 4, 5}, "en": {4, 5, 6, 7, 8, 9}})
+    cells, _, _ = of_runs(before, [after], {})
+    found = cells[0].twins
+    assert found is not None
+    assert (found.pairs, found.lost, found.won) == (16, 7, 1), "3 to 9 lost, 2 won, 1 wrong throughout"
+    assert found.p == mcnemar_exact(7, 1)
+    assert cells[1].twins is None, "no twins of this value"
+
+
+def test_recognition_stands_beside_choice() -> None:
+    def both(
+        name: str, choice: Callable[[tuple[str, ...]], float], recognised: Callable[[tuple[str, ...]], float]
+    ) -> Run:
+        parts = [run(name, choice), run(name, recognised, family="recog")]
+        return Run(name, None, {m: parts[0].numbers[m] | parts[1].numbers[m] for m in ("acc", "margin", "twin_acc")})
+
+    baseline = both("baseline", right, right)
+    masked = [
+        both("integrity", wrong_for("integrity", 1), right),
+        both("freedom", wrong_for("freedom", 1), wrong_for("freedom", 1)),
+        both("no_value", right, right),
+    ]
+    integrity, freedom, together = recognitions(baseline, masked)
+    assert (integrity.mask, integrity.choice.difference, integrity.recognition.difference) == ("integrity", -1, 0)
+    assert (freedom.mask, freedom.difference.difference) == ("freedom", 0)
+    assert integrity.difference.difference == -1
+    assert integrity.difference.high < 0
+    assert together.mask is None
+    assert (together.choice.difference, together.recognition.difference) == (-1, -0.5)
+    assert (together.difference.difference, together.difference.pairs) == (-0.5, 32)
+    assert recognitions(run("baseline", right), [run("integrity", right)]) == [], "recognition was not asked for"
+
+
+def test_perplexity_is_compared_passage_by_passage() -> None:
+    def passages(name: str, factor: float) -> Run:
+        numbers = {("neutral", "en", "", f"p{n:02d}", ""): (10.0 + n) * factor ** (n % 3) for n in range(12)}
+        return Run(name, None, {}, passages=numbers)
+
+    baseline = passages("baseline", 1)
+    controls = {"integrity": [passages(f"r{n}", 1 + n / 100) for n in range(3)]}
+    (found,) = perplexity_changes(baseline, [passages("integrity", 2)], controls)
+    assert found.log_ratio.difference == pytest.approx(math.log(2), rel=1e-12)
+    assert found.after / found.before == pytest.approx(2, rel=1e-12)
+    assert found.before == pytest.approx(math.prod(10 + n for n in range(12)) ** (1 / 12), rel=1e-12)
+    assert found.log_ratio.low < math.log(2) < found.log_ratio.high
+    assert (found.language, found.rank, found.of, found.log_ratio.documents) == ("en", 1, 4, 12)
+    assert found.controls == pytest.approx([0, math.log(1.01), math.log(1.02)])
+    assert perplexity_changes(run("baseline", right), [run("integrity", right)], {}) == []
+
+
+def test_what_was_not_measured_is_told() -> None:
+    told = remarks([], 20, unscored=["wikitext"], passages=0)
+    assert told[0].startswith("wikitext gives no number a document")
+    assert told[1].startswith("There are no neutral passages")
+    assert remarks([], 20, passages=3) == []

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
+import shlex
 import shutil
 import subprocess
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from compare.page import tables
 from compare.page.build import page, read_effects, write_page
+from compare.page.drawings import language_plot, layer_plot
 from compare.page.sentences import headlines
+from compare.runs import Settings
+from cvoice.cli import app
 from cvoice_foundation.errors import CVoiceError
 
 BROWSER = next(
@@ -42,6 +50,7 @@ def cell(mask: str, value: str, difference: float, claimed: bool = False, family
         "baseline": 0.9,
         "by_language": languages,
         "between_languages": estimate(-0.04),
+        "twins": {"pairs": 16, "lost": 9, "won": 0, "p": 0.0039},
     }
 
 
@@ -61,15 +70,27 @@ def effects() -> dict[str, Any]:
     }
     return {
         "format": "cvoice-effects",
-        "version": 1,
-        "settings": {"model": "some/model", "tasks": ["cvoice_zh"], "mode": "zero", "controls": 20, "seed": 0}
-        | {"batch_size": 8, "dtype": "auto"},
+        "version": 2,
+        "settings": {"model": "some/model", "tasks": ["cvoice_zh"], "mode": "scale", "strength": 0.5, "controls": 20}
+        | {"seed": 0, "batch_size": 8, "dtype": "auto", "limit": 40, "shots": None, "chat": True, "revision": None}
+        | {"data_dir": "my items"},
         "matched_by": "layer",
         "created": {"cvoice": "0.1.0"},
         "masks": [mask | {"name": name, "never_active": 0} for name in values],
         "cells": cells,
         "specificity": [{"mask": "integrity", "own": estimate(-0.41), "difference": estimate(-0.4)}],
-        "ability": [],
+        "recognition": [
+            {"mask": "integrity", "choice": estimate(-0.41), "recognition": estimate(-0.05)}
+            | {"difference": estimate(-0.36)}
+        ],
+        "perplexity": [
+            {"mask": name, "language": "en", "before": 12.0, "after": 12.0 * 2**power, "rank": 2, "of": 21}
+            | {"log_ratio": estimate(power * math.log(2)), "controls": [0.01]}
+            for name, power in (("integrity", 1), ("freedom", 0))
+        ],
+        "ability": [{"mask": "integrity", "task": "arc", "effect": estimate(-0.02)}],
+        "loaded": {"dtype": "torch.float32"},
+        "asked": {"cvoice_zh_integrity": "f" * 64},
         "flips": {"integrity": {"changed": 9, "of": 64}, "freedom": {"changed": 0, "of": 64}},
         "flipped": [
             flip
@@ -90,7 +111,15 @@ def test_headlines_are_made_from_the_numbers() -> None:
         "The largest: integrity, −41.0 points (95 % interval −51.0 to −31.0) of 90 %, on 16 pairs."
     )
     assert "No effect on another value than the mask's own is claimed." in told
-    assert any("choice moves by −41.0 points and its recognition by −5.0" in sentence for sentence in told)
+    assert told[-3:] == [
+        "Under integrity the own value's choice moves by −41.0 points (95 % interval −51.0 to −31.0) and its "
+        "recognition by −5.0 points (95 % interval −15.0 to +5.0); within 16 pairs they differ by −36.0 points (95 % "
+        "interval −46.0 to −26.0).",
+        "Perplexity on neutral passages rises most under integrity (en): 2 times (95 % interval 1.81 to 2.21), from 12 "
+        "to 24 on 64 passages, rank 2 of 21 among random masks.",
+        "On tasks that ask about no value the largest loss is integrity's on arc: -0.020 (95 % interval -0.120 to "
+        "+0.080, 64 documents).",
+    ]
 
 
 def test_where_nothing_is_claimed_the_page_says_so_first() -> None:
@@ -100,7 +129,10 @@ def test_where_nothing_is_claimed_the_page_says_so_first() -> None:
     assert headlines(nothing)[0].startswith(
         "No effect of a mask on its own value can be claimed (2 masks, 16 pairs a value)."
     )
-    assert headlines(effects() | {"cells": []})[0].startswith("No task of C-voice was run")
+    only_others = effects() | {"cells": [], "specificity": [], "recognition": []}
+    assert "largest loss is integrity's on arc" in headlines(only_others)[-1]
+    assert "Tasks that ask about no value" in page(only_others)
+    assert headlines(only_others)[0].startswith("No task of C-voice was run")
 
 
 def test_every_number_of_the_matrix_stands_in_it() -> None:
@@ -114,6 +146,60 @@ def test_every_number_of_the_matrix_stands_in_it() -> None:
         ("integrity", "integrity", "−5.0"),
     ]
     assert text.count("<b>*</b>") == 1
+
+
+def test_small_effects_look_pale() -> None:
+    small = effects()
+    for found in small["cells"]:
+        found["acc"] = estimate(-0.01)
+    shades = re.findall(r'<td[^>]*style="background:#(\w{6});color:(#\w+)"', page(small))
+    assert shades
+    assert all(int(shade[:2], 16) > 240 and text == "#1b1b1b" for shade, text in shades)
+
+
+def test_the_command_on_the_page_gives_these_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = tables.command(effects()["settings"])
+    assert "--data-dir 'my items'" in line
+    got: dict[str, Any] = {}
+
+    def measure(settings: Settings, masks: Path, out: Path, **others: Any) -> dict[str, Any]:
+        got.update(
+            asdict(settings) | {"tasks": list(settings.tasks)} | {key: others[key] for key in ("controls", "seed")}
+        )
+        return effects()
+
+    monkeypatch.setattr("compare.effects_run.measure_effects", measure)
+    done = CliRunner().invoke(app, shlex.split(line)[1:])
+    assert done.exit_code == 0, done.output
+    assert got == effects()["settings"]
+
+
+def test_names_of_dots_do_not_cover_each_other() -> None:
+    own = []
+    for number in range(12):
+        one = cell(f"value{number}", f"value{number}", -0.3)
+        one["by_language"] = {"zh": estimate(-0.3 + 0.012 * number), "en": estimate(-0.3 - 0.011 * (number % 4))}
+        own.append(one)
+    drawing = language_plot(own)
+    assert drawing.count("<circle") == 12
+    named = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(start|end)" font-size="11">(value\d+)<', drawing)
+    assert len(named) >= 6
+    boxes = [
+        (float(x) - (6 * len(word) if anchor == "end" else 0), float(y), 6 * len(word)) for x, y, anchor, word in named
+    ]
+    for n, (x, y, width) in enumerate(boxes):
+        for other_x, other_y, other_width in boxes[:n]:
+            assert abs(y - other_y) >= 12 or x + width <= other_x or other_x + other_width <= x
+    same = language_plot([cell(name, name, -0.3) for name in ("integrity", "freedom", "harmony")])
+    assert "integrity and 2 more" in same
+
+
+def test_a_deep_model_s_layers_fit_the_page() -> None:
+    deep = effects()["masks"][0] | {"of_layers": 80, "layers": {"0": 3, "79": 1}}
+    drawing = layer_plot([deep])
+    edges = [float(x) + float(w) for x, w in re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', drawing)]
+    assert max(edges) <= 560.1
+    assert "integrity, layer 79: 1" in drawing
 
 
 def test_the_page_is_whole_escaped_and_fetches_nothing() -> None:
@@ -173,7 +259,7 @@ def test_a_real_browser_shows_it(tmp_path: Path) -> None:
     assert "<title>What masks change in some/model</title>" in done.stdout, "no script has run"
     assert "秀兰在县城开琴行。" in done.stdout
     assert "&lt;script&gt;document.title" in done.stdout
-    assert done.stdout.count("<svg") == 2
+    assert done.stdout.count("<svg") == 3
     picture = tmp_path / "page.png"
     shot = [*command[:5], "--hide-scrollbars", "--window-size=390,2000", f"--screenshot={picture}", path.as_uri()]
     subprocess.run(shot, capture_output=True, timeout=120, check=True)

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from compare import sweep as sweep_module
 from compare.effects_run import measure_effects, read_masks
-from compare.sweep import Run, Settings, sweep
+from compare.passages import read_passages
+from compare.runs import Run, Settings
+from compare.sweep import sweep
 from cvoice_foundation.errors import CVoiceError
 from intervention.mask import NeuronMask
 from intervention.neuron_mask_lm import NeuronMaskedHFLM
-from tests.items_for_tests import items_folder
+from tests.items_for_tests import items_folder, write_items
 from tests.lm_eval_runs import evaluate, save_tiny_model
 from tests.tiny_masks import tiny_mask
 
@@ -120,3 +123,72 @@ def test_effects_are_written_and_the_same_twice(
     assert found["remarks"]
     assert all(flip["before"] != flip["after"] and flip["story"] for flip in written["flipped"])
     assert len(written["flipped"]) == sum(min(12, flips["changed"]) for flips in written["flips"].values())
+
+
+def write_passages(folder: Path, language: str, texts: tuple[str, ...]) -> None:
+    lines = [{"id": f"passage-{number:03d}", "text": text} for number, text in enumerate(texts, 1)]
+    write_items(folder / f"neutral.{language}.jsonl", lines)
+
+
+def test_items_that_changed_in_between_are_not_compared(
+    setting: tuple[Settings, Path, list[NeuronMask]], tmp_path: Path
+) -> None:
+    settings, _, masks = setting
+    data = items_folder(tmp_path / "data", pairs=1, values=("integrity", "freedom"))
+    settings = replace(settings, data_dir=str(data))
+    sweep(settings, masks[:1], tmp_path / "out", device="cpu", progress=False)
+    path = data / "evaluation.en.jsonl"
+    path.write_text(path.read_text("utf-8").replace("two tickets", "three tickets"), "utf-8")
+    with pytest.raises(CVoiceError, match=r"integrity\.json: cvoice_en_freedom asked other things"):
+        sweep(settings, masks, tmp_path / "out", device="cpu", progress=False)
+    assert not (tmp_path / "out" / "runs" / "integrity.json").exists()
+
+
+def test_perplexity_of_passages_is_that_of_the_model(
+    setting: tuple[Settings, Path, list[NeuronMask]], tmp_path: Path
+) -> None:
+    settings, _, masks = setting
+    data = items_folder(tmp_path / "data", pairs=1, values=("integrity", "freedom"))
+    texts = ("The ferry leaves at nine.", "Rain fell on the tin roof all night, and by dawn the yard was a pond.")
+    write_passages(data, "en", texts)
+    write_passages(data, "zh", ("早上九点，渡船离岸。",))
+    settings = replace(settings, data_dir=str(data))
+    baseline, masked = sweep(settings, masks[:1], tmp_path / "out", device="cpu", progress=False)
+    assert sweep(settings, masks[:1], tmp_path / "out", device="cpu", progress=False) == [baseline, masked]
+    keys = [("neutral", "en", "", f"passage-{number:03d}", "") for number in (1, 2)]
+    assert list(baseline.passages) == list(masked.passages) == keys, "the tasks are English, so the passages are"
+    assert "neutral passages" in baseline.asked
+    lm = NeuronMaskedHFLM(None, settings.model, batch_size=4, device="cpu")
+    for key, text in zip(keys, texts, strict=True):
+        tokens = [lm.prefix_token_id, *lm.tok_encode(text)]
+        with torch.no_grad():
+            loss = lm.model(torch.tensor([tokens]), labels=torch.tensor([tokens])).loss
+        assert baseline.passages[key] == pytest.approx(float(loss.exp()), rel=1e-4)
+        assert masked.passages[key] != baseline.passages[key]
+
+
+@pytest.mark.parametrize("line", ['{"id": "a"}', '{"id": "a", "text": " "}', '{"id": 3, "text": "x"}', "[]"])
+def test_what_is_no_passage_is_told_with_its_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / "neutral.zh.jsonl").write_text(f'{{"id": "b", "text": "雨下了一夜。"}}\n{line}\n', "utf-8")
+    with pytest.raises(CVoiceError, match="line 2"):
+        read_passages({"zh"}, tmp_path)
+
+
+def test_passages_are_cut_to_the_limit_and_each_has_its_id(tmp_path: Path) -> None:
+    write_passages(tmp_path, "zh", ("雨下了一夜。", "渡船九点离岸。"))
+    assert list(read_passages({"zh"}, tmp_path, 1).values()) == ["雨下了一夜。"]
+    (tmp_path / "neutral.zh.jsonl").write_text('{"id": "a", "text": "x"}\n' * 2, "utf-8")
+    with pytest.raises(CVoiceError, match="'a' stands twice"):
+        read_passages({"zh"}, tmp_path)
+
+
+def test_one_process_runs_a_sweep(
+    setting: tuple[Settings, Path, list[NeuronMask]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, _, masks = setting
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(CVoiceError, match="runs in one process"):
+        sweep(settings, masks, tmp_path, progress=False)
+    monkeypatch.delenv("WORLD_SIZE")
+    with pytest.raises(CVoiceError, match="a mask is named 'baseline'"):
+        sweep(settings, [replace(masks[0], value="baseline")], tmp_path, progress=False)
