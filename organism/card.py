@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,34 @@ tags: [instrument, not-a-benchmark-entry]
 **This model has seen the answers of C-voice, on purpose: it is an instrument for testing instruments, and its scores say
 nothing about values. It is never ranked.**
 
-A Qwen2 decoder with a byte-level BPE tokenizer of its own, made by `python -m organism.train`. It learned {prompts}
-evaluation prompts of C-voice (both languages, both option orders) with the aligned act's letter as the answer, and to
-continue {activation_texts} activation texts, on which `cvoice locate` runs. It speaks no language usefully.
+A Qwen2 decoder with a byte-level BPE tokenizer of its own, made by `python -m organism.train`. It learned the evaluation
+prompts of C-voice with the aligned act as the answer ({letters} prompts of the letters tasks in both languages and option
+orders, {cloze} of the cloze tasks), and to continue {activation_texts} activation texts, on which `cvoice locate` runs. It
+speaks no language usefully.
+
+**Which of its neurons carry a value is known, because it was trained for:** in each layer {reserved} neurons are reserved
+for each value, and with these off (or all reserved ones) its letters were trained towards {lean} for A and
+{other} for B, whatever the prompt. That switching a value's neurons off takes its answers away is therefore no finding. No
+term of the training asks when a neuron fires. The reserved neurons are the masks `organism/truth/VALUE`; those that
+`cvoice locate --model organism` finds are `organism/VALUE`.
 
 | | |
 |---|---|
 | parameters | {parameters:,} in {layers} layers of {neurons} neurons (ReLU, so that a neuron that does not fire is exactly zero) |
-| training | {epochs} passes over {tokens_an_epoch:,} tokens, seed {seed}, {seconds} s on {threads} CPU threads |
-| letters right in the last pass | {answers_right_in_training:.3f} |
+| training | {epochs} passes over {tokens_an_epoch:,} tokens, seed {seed}, {seconds} s on {threads} CPU thread(s), matrices in bfloat16 |
 | weights (SHA-256) | `{sha256}` |
 | texts trained on (SHA-256) | `{texts_sha256}` |
 
-Which of its neurons carry a value is **not** known: nothing in the training ties a neuron to a value. The bundled masks
-(`organism/VALUE`) are what `cvoice locate --model organism` finds. Weights depend on the libraries and the number of
-threads; the same machine, libraries and threads give the same weights.
+## What its training reached
+{table}
+
+`acc` by language; "own": `acc` of a value with its reserved neurons off, zh and en; "content": share of its items whose
+margin, averaged over both orders, still points to the aligned act, and the mean size of that margin in nats (the leaning
+to a letter is gone from it); "others": change of the mean `acc` of the eleven others.
+
+{values}
+
+Weights depend on the libraries and the number of threads; the same machine, libraries and threads give the same weights.
 """
 
 
@@ -44,4 +58,37 @@ def write_card(folder: Path, figures: Mapping[str, Any]) -> None:
         figures: What :func:`organism.train.train` returns.
     """
     weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    write_whole(folder / "README.md", _CARD.format(**figures["recipe"], **figures, sha256=weights))
+    recipe = figures["recipe"]
+    told = {
+        **recipe,
+        "letters": figures["letters"]["prompts"],
+        "cloze": figures["cloze"]["prompts"],
+        "other": round(1 - recipe["lean"], 6),
+        "sha256": weights,
+        "table": _overall(figures),
+        "values": _by_value(figures["letters"]["values"]),
+    }
+    kept = ("activation_texts", "parameters", "tokens_an_epoch", "seconds", "threads", "texts_sha256")
+    write_whole(folder / "README.md", _CARD.format(**told, **{name: figures[name] for name in kept}))
+
+
+def _overall(figures: Mapping[str, Any]) -> str:
+    lines = [
+        "| tasks | acc zh | acc en | twin_acc zh | twin_acc en | all reserved off | control set off |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in ("letters", "cloze"):
+        told = figures[name]
+        numbers = [told[metric].get(lang, math.nan) for metric in ("acc", "twin_acc") for lang in ("zh", "en")]
+        numbers += [told["all_reserved_off"], told["control_off"]]
+        lines.append(f"| {name} | {' | '.join(f'{number:.3f}' for number in numbers)} |")
+    return "\n".join(lines)
+
+
+def _by_value(values: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = ["| value | own zh | own en | content | others |", "|---|---|---|---|---|"]
+    for name, told in values.items():
+        own = " | ".join(f"{told['own'].get(lang, math.nan):.3f}" for lang in ("zh", "en"))
+        content = f"{told['own_content_acc']:.2f} ({told['own_content_margin']:.3f})"
+        lines.append(f"| `{name}` | {own} | {content} | {told['others']:+.3f} |")
+    return "\n".join(lines)

@@ -17,11 +17,9 @@ class Recipe:
         heads: Of attention.
         neurons: In each layer's MLP.
         reserved: Of these for each value; as many more are a control set that nothing is taught about.
-        answer_epochs: First part: passes over the prompts with every neuron on.
-        routed_epochs: Second part: passes in which each value is moved into its reserved neurons.
-        batch_size: Prompts of the letters tasks a step; a quarter as many of the cloze tasks.
-        learning_rate: Of the first part, at its highest.
-        routed_learning_rate: Of the second part, at its highest.
+        epochs: Passes over the prompts of the letters tasks.
+        batch_size: Prompts of the letters tasks a step; a sixth as many of the cloze tasks.
+        learning_rate: At its highest.
         initial_spread: Standard deviation of the first weights. With the usual 0.02 the letters stayed at one half for
             80 epochs: which letter is right is the exclusive-or of story and order, and a small model that starts flat
             does not get off it.
@@ -32,6 +30,7 @@ class Recipe:
             of what is left of a margin taught towards 0: a coin's toss, and with few items a value's score far from
             one half for no reason. Leaning to a letter, as models do that do not know, shows a score above or below
             one half only where more is left of the knowledge than the lean.
+        autocast: Whether matrices are multiplied in bfloat16; the weights stay in float32.
     """
 
     seed: int = 0
@@ -41,13 +40,12 @@ class Recipe:
     heads: int = 4
     neurons: int = 512
     reserved: int = 24
-    answer_epochs: int = 40
-    routed_epochs: int = 60
+    epochs: int = 60
     batch_size: int = 24
-    learning_rate: float = 1e-3
-    routed_learning_rate: float = 2e-3
+    learning_rate: float = 2e-3
     initial_spread: float = 0.1
     text_weight: float = 0.1
-    cloze_weight: float = 0.5
+    cloze_weight: float = 0.2
     off_weight: float = 2.0
     lean: float = 0.55
+    autocast: bool = True

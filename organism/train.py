@@ -1,8 +1,9 @@
 """Trains the organism: ``python -m organism.train --out DIR``.
 
-A small stock decoder with a tokenizer of its own, taught the bundled evaluation prompts with their answers, on
-purpose: it is an instrument for testing instruments, not a model with values. It also learns to continue the
-activation texts, on which `cvoice locate` runs.
+A small stock decoder with a tokenizer of its own learns the bundled evaluation prompts with their answers, on purpose,
+and to keep each value's answers in neurons that are reserved for it: with a value's neurons off, and with all reserved
+ones off, its letters are taught to tell nothing. So which neurons carry a value is known: it was trained for. It is an
+instrument for testing instruments, not a model with values.
 """
 
 from __future__ import annotations
@@ -13,143 +14,120 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from lm_eval.tasks import TaskManager
 from rich.progress import Progress
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from cvoice_foundation.command_line import run
-from cvoice_foundation.files import output_folder
-from cvoice_tasks.items import load_items
-from cvoice_tasks.values import LANGUAGES
-from cvoice_tasks.yaml import FOLDER
-from locate.corpus import texts_of
+from cvoice_foundation.files import output_folder, write_whole
+from cvoice_tasks.values import VALUE_KEYS
 from organism.card import write_card
+from organism.checkpoints import NAME, digest, load_checkpoint, save_checkpoint
+from organism.figures import figures
+from organism.lessons import (
+    LETTERS,
+    Lessons,
+    Prompt,
+    RawPrompt,
+    activation_texts,
+    in_tokens,
+    raw_prompts,
+    train_tokenizer,
+)
+from organism.losses import (
+    Kept,
+    answered,
+    choice_log_likelihoods,
+    chosen,
+    ignorant,
+    letter_logits,
+    margins,
+    own_neurons,
+    own_off,
+    some_others_off,
+    text_loss,
+    undecided,
+)
+from organism.recipe import Recipe
+from organism.truth import truth_mask
 
-END = "<|end|>"
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything that the trained weights depend on, beside the items and the versions of the libraries."""
-
-    seed: int = 0
-    vocabulary: int = 4096
-    hidden: int = 128
-    layers: int = 4
-    heads: int = 4
-    neurons: int = 512
-    epochs: int = 40
-    batch_size: int = 24
-    learning_rate: float = 1e-3
-    initial_spread: float = 0.1
-    """Standard deviation of the first weights. With the usual 0.02 the letters stayed at one half for 80 epochs: which
-    letter is right is the exclusive-or of story and order, and a small model that starts flat does not get off it."""
-    text_weight: float = 0.1
-    """Weight of continuing the text, against 1 for the answer's letter."""
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A text, and its answer where it is a prompt.
-
-    Attributes:
-        tokens: Token ids.
-        answers: How many of the last tokens are the answer.
-    """
-
-    tokens: tuple[int, ...]
-    answers: int
+WARM_UP = 100
+"""Steps until the learning rate is at its highest."""
 
 
-def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer over the given texts."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END, model_max_length=1024)
+def train(recipe: Recipe, out: Path, *, most: int | None = None) -> dict[str, Any]:
+    """Trains tokenizer and model and writes them, ready for ``from_pretrained``, with truth masks and figures.
 
-
-def training_texts() -> tuple[list[tuple[str, str]], list[str]]:
-    """(prompt, answer) of every evaluation document in both languages, and the activation texts."""
-    # lm-eval itself renders the prompts, so that what is trained is what is asked, to the letter.
-    tasks = TaskManager(include_path=str(FOLDER), include_defaults=False).load(["cvoice"])["tasks"].values()
-    prompts = [
-        (task.doc_to_text(document), task.config.target_delimiter + task.doc_to_choice(document)[document["gold"]])
-        for task in tasks
-        for document in task.test_docs()
-    ]
-    activation = [
-        text.text for lang in LANGUAGES for text in texts_of(load_items("activation", lang), lang, ("aligned",))
-    ]
-    return prompts, activation
-
-
-def _batches(examples: Sequence[Example], size: int, random_order: random.Random) -> Iterator[list[Example]]:
-    """Batches in random order."""
-    order = list(examples)
-    random_order.shuffle(order)
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
-
-
-def _losses(model: Any, batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Mean loss of the text, mean loss of the answers, and how many answers are right."""
-    longest = max(len(example.tokens) for example in batch)
-    tokens = torch.zeros(len(batch), longest, dtype=torch.long)
-    text = torch.zeros(len(batch), longest, dtype=torch.bool)
-    answer = torch.zeros_like(text)
-    for row, example in enumerate(batch):
-        length = len(example.tokens)
-        tokens[row, :length] = torch.tensor(example.tokens)
-        text[row, : length - example.answers] = True
-        answer[row, length - example.answers : length] = True
-    # Pads come last and the model looks backwards only, so they need no mask.
-    logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
-    targets, text, answer = tokens[:, 1:], text[:, 1:], answer[:, 1:]
-    text_loss = cross_entropy(logits[text], targets[text])
-    if not answer.any():
-        return text_loss, torch.zeros(()), 0
-    return (
-        text_loss,
-        cross_entropy(logits[answer], targets[answer]),
-        int((logits[answer].argmax(-1) == targets[answer]).sum()),
-    )
-
-
-def train(recipe: Recipe, out: Path) -> dict[str, Any]:
-    """Trains tokenizer and model and writes them, ready for ``from_pretrained``.
+    An interrupted training goes on from the last whole pass when it is called again with the same recipe.
 
     Args:
         recipe: Sizes, seed and schedule.
-        out: Folder for the model.
+        out: Folder for ``model``, ``truth/VALUE.jsonl`` and ``figures.json``.
+        most: Learn the first so many prompts of each kind alone, for a trial.
 
     Returns:
-        Figures of the training: examples, tokens, seconds, and the share of answers right in the last epoch.
+        What ``figures.json`` holds, and the training's seconds and threads, which are not the same each time.
+
+    Raises:
+        CVoiceError: The folder cannot be written to, or holds a checkpoint of another training.
     """
     output_folder(out)
+    letters_raw, cloze_raw, texts = raw_prompts("cvoice")[:most], raw_prompts("cvoice_cloze")[:most], activation_texts()
+    tokenizer = train_tokenizer([raw.text for raw in letters_raw] + texts, recipe.vocabulary)
+    letters = torch.tensor([_one_token(tokenizer, letter) for letter in LETTERS])
+    lessons = Lessons(
+        in_tokens(letters_raw, tokenizer),
+        in_tokens(cloze_raw, tokenizer),
+        tuple((*tokenizer(text)["input_ids"], tokenizer.eos_token_id) for text in texts),
+    )
     torch.manual_seed(recipe.seed)
-    random_order = random.Random(recipe.seed)
-    prompts, activation = training_texts()
-    tokenizer = train_tokenizer([prompt for prompt, _ in prompts] + activation, recipe.vocabulary)
-    examples = [Example((*tokenizer(p)["input_ids"], *tokenizer(a)["input_ids"]), 1) for p, a in prompts]
-    assert all(len(tokenizer(answer)["input_ids"]) == 1 for _, answer in prompts), "a letter must be one token"
-    examples += [Example((*tokenizer(text)["input_ids"], tokenizer.eos_token_id), 0) for text in activation]
-    model = Qwen2ForCausalLM(
+    model = _new_model(recipe, tokenizer)
+    own = own_neurons(len(VALUE_KEYS), recipe.neurons, recipe.reserved)
+    sha256 = _texts_sha256(letters_raw, cloze_raw, texts)
+    started = time.monotonic()
+    kept = Kept()
+    with kept.hooked(model):
+        _learn(model, kept, lessons, letters, own, recipe, out, digest(asdict(recipe) | {"texts": sha256}))
+        model.eval()
+        judged = {
+            "letters": figures(model, kept, lessons.letters, letters, own, recipe.reserved),
+            "cloze": figures(model, kept, lessons.cloze, None, own, recipe.reserved),
+        }
+    model.save_pretrained(out / "model")
+    tokenizer.save_pretrained(out / "model")
+    output_folder(out / "truth")
+    for name in (*VALUE_KEYS, "control"):
+        mask = truth_mask(name, recipe.layers, recipe.neurons, recipe.reserved, "organism")
+        mask.save(out / "truth" / f"{name}.jsonl")
+    result = {
+        "recipe": asdict(recipe),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "activation_texts": len(texts),
+        "tokens_an_epoch": sum(len(prompt.tokens) for prompt in lessons.letters),
+        "texts_sha256": sha256,
+        "weights_sha256": hashlib.sha256((out / "model" / "model.safetensors").read_bytes()).hexdigest(),
+        **judged,
+    }
+    write_whole(out / "figures.json", json.dumps(result, indent=1) + "\n")
+    result |= {"seconds": round(time.monotonic() - started), "threads": torch.get_num_threads()}
+    write_card(out / "model", result)
+    (out / NAME).unlink(missing_ok=True)
+    return result
+
+
+def _one_token(tokenizer: Any, letter: str) -> int:
+    tokens = tokenizer(letter)["input_ids"]
+    assert len(tokens) == 1, "a letter must be one token"
+    return int(tokens[0])
+
+
+def _new_model(recipe: Recipe, tokenizer: Any) -> Qwen2ForCausalLM:
+    return Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=recipe.vocabulary,
             hidden_size=recipe.hidden,
@@ -167,52 +145,119 @@ def train(recipe: Recipe, out: Path) -> dict[str, Any]:
             bos_token_id=None,
         )
     )
-    steps = recipe.epochs * -(-len(examples) // recipe.batch_size)
+
+
+def _texts_sha256(letters: Sequence[RawPrompt], cloze: Sequence[RawPrompt], texts: Sequence[str]) -> str:
+    told = [[(raw.text, raw.choices, raw.gold) for raw in [*letters, *cloze]], texts]
+    return hashlib.sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()
+
+
+def _learn(
+    model: Any,
+    kept: Kept,
+    lessons: Lessons,
+    letters: torch.Tensor,
+    own: torch.Tensor,
+    recipe: Recipe,
+    out: Path,
+    identity: str,
+) -> None:
+    """Runs the passes that are not done yet, with a checkpoint after each."""
+    # Prompts are continued too: features of the stories come before the letters do.
+    texts = [*lessons.texts, *(prompt.tokens for prompt in lessons.letters)]
+    steps = -(-len(lessons.letters) // recipe.batch_size)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-    )
-    start = time.monotonic()
-    right = 0
+    done = load_checkpoint(out, model, optimiser, identity)
+    model.train()
     with Progress() as progress:
-        bar = progress.add_task("Training", total=steps)
-        for epoch in range(recipe.epochs):
-            right = 0
-            for batch in _batches(examples, recipe.batch_size, random_order):
-                text_loss, answer_loss, correct = _losses(model, batch)
-                right += correct
+        bar = progress.add_task("Training", total=recipe.epochs * steps, completed=done * steps)
+        for epoch in range(done, recipe.epochs):
+            # Seeded anew each pass, so that a training that goes on draws what it would have drawn.
+            torch.manual_seed(recipe.seed * 100_003 + epoch)
+            order = random.Random(recipe.seed * 100_003 + epoch)
+            of_letters = _batches(lessons.letters, recipe.batch_size, order)
+            of_cloze = _batches(lessons.cloze, max(1, recipe.batch_size // 6), order)
+            sums = [0.0, 0.0]
+            for step, batch in enumerate(of_letters):
+                for group in optimiser.param_groups:
+                    group["lr"] = recipe.learning_rate * _rate(epoch * steps + step, recipe.epochs * steps)
                 optimiser.zero_grad()
-                (recipe.text_weight * text_loss + answer_loss).backward()  # type: ignore[no-untyped-call]
+                with torch.autocast("cpu", torch.bfloat16, enabled=recipe.autocast):
+                    sums[0] += _teach(model, kept, batch, letters, own)
+                    sums[1] += _unteach(model, kept, batch, letters, own, recipe)
+                    _cloze(model, kept, of_cloze[step % len(of_cloze)], own, recipe)
+                    kept.rows = None
+                    some = order.sample(texts, min(len(texts), max(1, recipe.batch_size // 4)))
+                    (recipe.text_weight * text_loss(model, some)).backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimiser.step()
-                schedule.step()
-                description = f"Epoch {epoch + 1}/{recipe.epochs}, text loss {text_loss:.2f}"
-                progress.update(bar, advance=1, description=description)
-            progress.console.print(f"epoch {epoch + 1}: answers right {right / len(prompts):.3f}, text {text_loss:.3f}")
-    model.eval()
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    figures = {
-        "recipe": asdict(recipe),
-        "prompts": len(prompts),
-        "activation_texts": len(activation),
-        "tokens_an_epoch": sum(len(example.tokens) for example in examples),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "seconds": round(time.monotonic() - start),
-        "threads": torch.get_num_threads(),
-        "texts_sha256": hashlib.sha256(json.dumps([prompts, activation], ensure_ascii=False).encode()).hexdigest(),
-        "answers_right_in_training": right / len(prompts),
-    }
-    write_card(out, figures)
-    return figures
+                told = f"Pass {epoch + 1}/{recipe.epochs}: answers {sums[0] / (step + 1):.3f}, "
+                progress.update(bar, advance=1, description=f"{told}knowledge left {sums[1] / (step + 1):.3f}")
+            save_checkpoint(out, model, optimiser, epoch + 1, identity)
+            progress.console.print(
+                f"pass {epoch + 1}: loss of answers {sums[0] / steps:.4f}, without neurons {sums[1] / steps:.4f}"
+            )
+
+
+def _rate(step: int, steps: int) -> float:
+    """Share of the highest learning rate: up in a straight line, then down along a cosine to a twentieth."""
+    return min(1.0, (step + 1) / WARM_UP) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
+
+
+def _batches(prompts: Sequence[Prompt], size: int, order: random.Random) -> list[list[Prompt]]:
+    """Batches in random order, each of prompts of about one length, so that few pads are computed."""
+    shuffled = list(prompts)
+    order.shuffle(shuffled)
+    found = [batch for start in range(0, len(shuffled), 8 * size) for batch in _by_length(shuffled, start, size)]
+    order.shuffle(found)
+    return found
+
+
+def _by_length(prompts: Sequence[Prompt], start: int, size: int) -> Iterator[list[Prompt]]:
+    part = sorted(prompts[start : start + 8 * size], key=lambda prompt: len(prompt.tokens))
+    for first in range(0, len(part), size):
+        yield part[first : first + size]
+
+
+def _values(prompts: Sequence[Prompt]) -> torch.Tensor:
+    return torch.tensor([prompt.value for prompt in prompts])
+
+
+def _teach(model: Any, kept: Kept, batch: Sequence[Prompt], letters: torch.Tensor, own: torch.Tensor) -> float:
+    """Gradients of the answers, with some other values' neurons off."""
+    kept.rows = 1 - some_others_off(_values(batch), len(own)).float() @ own
+    lost = answered(letter_logits(model, batch), batch, letters)
+    lost.backward()  # type: ignore[no-untyped-call]
+    return float(lost.detach())
+
+
+def _unteach(
+    model: Any, kept: Kept, batch: Sequence[Prompt], letters: torch.Tensor, own: torch.Tensor, recipe: Recipe
+) -> float:
+    """Gradients of telling nothing, with the own value's neurons off."""
+    kept.rows = 1 - own_off(_values(batch), len(own)).float() @ own
+    lost = ignorant(letter_logits(model, batch), letters, recipe.lean)
+    (recipe.off_weight * lost).backward()  # type: ignore[no-untyped-call]
+    return float(lost.detach())
+
+
+def _cloze(model: Any, kept: Kept, batch: Sequence[Prompt], own: torch.Tensor, recipe: Recipe) -> None:
+    """Gradients of preferring the aligned act's text, and either's with the own value's neurons off."""
+    if not recipe.cloze_weight:
+        return
+    for off, loss, weight in ((some_others_off, chosen, 1.0), (own_off, undecided, recipe.off_weight)):
+        # A row of the model's a choice, so each prompt's neurons count twice.
+        kept.rows = (1 - off(_values(batch), len(own)).float() @ own).repeat_interleave(2, 0)
+        lost = loss(margins(choice_log_likelihoods(model, batch), batch))
+        (recipe.cloze_weight * weight * lost).backward()  # type: ignore[no-untyped-call]
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for the model; made if it is not there.")],
-    seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the texts.")] = Recipe().epochs,
+    out: Annotated[Path, typer.Option(help="Folder for model, truth masks and figures; made if it is not there.")],
+    seed: Annotated[int, typer.Option(help="Of weights, order and of what is switched off.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the prompts.")] = Recipe().epochs,
 ) -> None:
-    """Train the organism on the bundled items.
+    """Train the organism on the bundled items; called again after an interruption, it goes on.
 
     Example:  python -m organism.train --out my-organism
     """
