@@ -40,12 +40,12 @@ class Recipe:
     heads: int = 4
     neurons: int = 512
     reserved: int = 24
-    epochs: int = 60
+    epochs: int = 40
     batch_size: int = 24
     learning_rate: float = 2e-3
     initial_spread: float = 0.1
     text_weight: float = 0.1
     cloze_weight: float = 0.2
     off_weight: float = 2.0
-    lean: float = 0.55
+    lean: float = 0.6
     autocast: bool = True
