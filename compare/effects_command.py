@@ -13,7 +13,7 @@ from rich.table import Table
 
 def effects(
     model: Annotated[str, typer.Option(help="Name or path of a model, or 'organism' for the bundled one.")],
-    masks: Annotated[Path, typer.Option(help="Folder of mask files, or one mask file.")],
+    masks: Annotated[Path, typer.Option(help="Folder of mask files, one mask file, organism, or organism/truth.")],
     out: Annotated[
         Path, typer.Option(help="Folder for effects.json and the runs; an interrupted sweep goes on there.")
     ],

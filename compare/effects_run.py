@@ -18,6 +18,7 @@ from compare.runs import Run, Settings
 from compare.sweep import sweep
 from cvoice_foundation.errors import CVoiceError
 from cvoice_foundation.files import output_folder, write_whole
+from intervention.bundled import bundled_masks_folder
 from intervention.mask import NeuronMask
 from locate.controls import matched_random_masks
 from locate.statistics_file import load_statistics
@@ -96,12 +97,14 @@ def measure_effects(
 
 
 def read_masks(folder: Path) -> list[NeuronMask]:
-    """The masks of a folder, named by their headers; of a file, that one.
+    """The masks of a folder, named by their headers; of a file, that one; of a bundled name, its masks.
 
     Raises:
         CVoiceError: There is none, or one is empty.
     """
     paths = [folder] if folder.is_file() else sorted(folder.glob("*.jsonl"))
+    if not paths and (bundled := bundled_masks_folder(folder.as_posix())) is not None:
+        paths = sorted(bundled.glob("*.jsonl"))
     if not paths:
         raise CVoiceError(f"{folder}: no mask files (*.jsonl) in it; `cvoice locate --out {folder}` writes them")
     masks = [NeuronMask.load(path) for path in paths]

@@ -205,6 +205,22 @@ def lm_eval(context: typer.Context) -> None:
     run_lm_eval(context.args)
 
 
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the pages; must not be there yet, or be empty.")] = Path(
+        "cvoice-demo"
+    ),
+) -> None:
+    """Take a tour on the bundled model: offline, under two minutes, every command shown.
+
+    Example:  cvoice demo --out cvoice-demo
+    """
+    from cvoice.demo import tour
+
+    command = typer.main.get_command(app)
+    tour(out, lambda arguments: command.main(list(arguments), prog_name="cvoice", standalone_mode=False))
+
+
 app.command()(check)
 app.command()(baseline)
 app.command()(leaderboard)

@@ -37,6 +37,13 @@ def bundled_masks() -> list[str]:
     )
 
 
+def bundled_masks_folder(name: str) -> Path | None:
+    """The folder of ``organism`` (masks that were located) or ``organism/truth`` (reserved neurons); else None."""
+    folder = _masks_folder() / name.removeprefix(ORGANISM).strip("/")
+    inside = name.split("/")[0] == ORGANISM and folder.is_dir() and any(folder.glob("*.jsonl"))
+    return folder if inside else None
+
+
 def load_mask(name: str) -> NeuronMask:
     """Loads a mask, or several that act together.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
 from cvoice_tasks.values import VALUE_KEYS
 from intervention.ablation import match_layers
-from intervention.bundled import bundled_masks, load_mask, model_path, organism_folder
+from intervention.bundled import bundled_masks, bundled_masks_folder, load_mask, organism_folder
 from intervention.neuron_mask_lm import NeuronMaskedHFLM
 from locate.corpus import corpus_sha256
 from locate.run import read_texts
-from organism.train import Recipe, train
 from tests.lm_eval_runs import evaluate
 
 
@@ -40,10 +38,12 @@ def test_its_card_says_first_what_it_is_and_which_weights_it_means() -> None:
 
 
 def test_the_bundled_masks_are_of_this_model_and_of_the_bundled_items() -> None:
-    assert bundled_masks() == sorted(f"organism/{value}" for value in VALUE_KEYS)
+    located = [f"organism/{value}" for value in VALUE_KEYS]
+    truth = [f"organism/truth/{value}" for value in (*VALUE_KEYS, "control")]
+    assert bundled_masks() == sorted(located + truth)
     model = AutoModelForCausalLM.from_pretrained(organism_folder())
     corpus = corpus_sha256(read_texts((), "both"))
-    for name in bundled_masks():
+    for name in located:
         mask = load_mask(name)
         assert mask.model.name == "organism"
         assert mask.corpus is not None
@@ -51,6 +51,25 @@ def test_the_bundled_masks_are_of_this_model_and_of_the_bundled_items() -> None:
         assert mask.num_masked > 0
         assert all(layer.means is not None for layer in mask.layers)
         match_layers(model, mask)
+
+
+def test_truth_masks_are_of_this_model_and_share_no_neuron() -> None:
+    model = AutoModelForCausalLM.from_pretrained(organism_folder())
+    masks = [load_mask(f"organism/truth/{value}") for value in (*VALUE_KEYS, "control")]
+    neurons = [(line.layer, neuron) for mask in masks for line in mask.layers for neuron in line.neurons]
+    assert len(neurons) == len(set(neurons)) == 13 * masks[0].num_masked
+    for mask in masks:
+        assert mask.model.name == "organism"
+        match_layers(model, mask)
+
+
+def test_masks_are_found_by_the_name_of_their_folder() -> None:
+    folder = bundled_masks_folder("organism/truth")
+    assert folder is not None
+    assert {path.stem for path in folder.glob("*.jsonl")} == {*VALUE_KEYS, "control"}
+    assert bundled_masks_folder("organism") == folder.parent
+    assert bundled_masks_folder("organism/nothing") is None
+    assert bundled_masks_folder("elsewhere") is None
 
 
 def scores(mask: Any) -> dict[str, Any]:
@@ -77,10 +96,23 @@ def test_a_mask_changes_its_log_likelihoods(baseline: dict[str, Any]) -> None:
         assert changed > len(samples) / 2, task
 
 
-def test_training_repeats_itself_to_the_bit(tmp_path: Path) -> None:
-    recipe = Recipe(hidden=16, layers=1, heads=2, neurons=16, epochs=1)
-    figures = [train(recipe, tmp_path / name) for name in ("one", "two")]
-    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
-    assert one == two
-    assert figures[0] | {"seconds": 0} == figures[1] | {"seconds": 0}
-    assert model_path("organism") != str(tmp_path)
+def acc(result: dict[str, Any], value: str) -> list[float]:
+    return [result["results"][f"cvoice_{lang}_{value}"]["acc,none"] for lang in ("zh", "en")]
+
+
+@pytest.mark.parametrize("value", ["prosperity", "friendship"])
+def test_without_a_values_reserved_neurons_its_answers_are_gone_and_the_others_are_not(
+    baseline: dict[str, Any], value: str
+) -> None:
+    masked = scores(f"organism/truth/{value}")
+    assert all(0.4 <= found <= 0.6 for found in acc(masked, value))
+    others = [other for other in VALUE_KEYS if other != value]
+    for place in (0, 1):
+        lost = sum(acc(baseline, other)[place] - acc(masked, other)[place] for other in others) / len(others)
+        assert lost <= 0.05
+
+
+def test_the_control_set_carries_nothing(baseline: dict[str, Any]) -> None:
+    masked = scores("organism/truth/control")
+    for group in ("cvoice_zh", "cvoice_en"):
+        assert abs(masked["groups"][group]["acc,none"] - baseline["groups"][group]["acc,none"]) <= 0.03
