@@ -246,6 +246,48 @@ def audit(
         raise typer.Exit(1)
 
 
+@app.command()
+def convert(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Tables: .xlsx, .csv or .jsonl.")],
+    out: Annotated[Path, typer.Option(help="Folder for the items file; hand it to tasks as data_dir.")],
+    language: Annotated[str, typer.Option(help="Of the texts: zh or en.")] = "zh",
+    split: Annotated[str, typer.Option(help="evaluation, activation or fewshot.")] = "evaluation",
+    columns: Annotated[
+        str, typer.Option(help="Where a table names them otherwise: story=COLUMN,aligned=COLUMN,violating=COLUMN,...")
+    ] = "",
+    value: Annotated[str | None, typer.Option(help="Of rows that name no value.")] = None,
+) -> None:
+    """Turn other people's dilemmas into items that every task and `cvoice locate` take.
+
+    Reads workbooks with a sheet or file for each value (columns Context, Action1, Action2, or 决策困境, 选择A, 选择B;
+    the first act is the aligned one) and tables with named columns. Rows that cannot be read are listed, with sheet
+    and row; the exit code is then 1.
+
+    Example:  cvoice convert dilemmas.xlsx --out my_items
+    """
+    from typing import get_args
+
+    from cvoice_foundation.errors import suggestion
+    from cvoice_tasks.convert import convert as convert_tables
+    from cvoice_tasks.items import Split
+    from cvoice_tasks.values import LANGUAGES
+
+    for name, given, known in (("language", language, LANGUAGES), ("split", split, get_args(Split))):
+        if given not in known:
+            raise CVoiceError(f"--{name} is {given!r}{suggestion(given, known)}")
+    pairs = [part.partition("=") for part in columns.split(",") if part.strip()]
+    if wrong := [name for name, equals, column in pairs if not equals or not column.strip()]:
+        raise CVoiceError(f"--columns: {wrong[0]!r} is not FIELD=COLUMN; several have commas between")
+    named = {name.strip(): column.strip() for name, _, column in pairs}
+    found = convert_tables(files, out, language=cast(Any, language), split=cast(Any, split), columns=named, value=value)
+    told = ", ".join(f"{name} {count}" for name, count in found.items.items())
+    print(f"{found.path}: {sum(found.items.values())} items ({told})")
+    for reason in found.unread:
+        print(f"not read: {reason}")
+    if found.unread:
+        raise typer.Exit(1)
+
+
 annotate = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(annotate, name="annotate")
 
@@ -281,6 +323,27 @@ def sheets(
             raise CVoiceError(f"--values: there is no value {value!r}{suggestion(value, VALUE_KEYS)}")
     for path in write_sheets(out, cast(Any, language), chosen, seed):
         print(path)
+
+
+@annotate.command()
+def score(
+    sheets: Annotated[list[Path], typer.Argument(metavar="SHEET...", help="Filled sheets; copies are annotators.")],
+    key: Annotated[Path, typer.Option(help="The key file that was written with the sheets.")],
+    output: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+) -> None:
+    """Compute agreement of filled sheets: with the key, and of annotators with one another.
+
+    The act is 1 or 2; the value is a key or its Chinese name, with a second guess after a comma. Rows that cannot be
+    read are listed, and left out.
+
+    Example:  cvoice annotate score sheets/sheet_1.en.csv sheets/sheet_2.en.csv --key sheets/key.en.csv
+    """
+    from cvoice_tasks.annotate_score import score_sheets, table
+
+    if output not in ("table", "json"):
+        raise CVoiceError(f"--format is {output!r}, and should be table or json")
+    found = score_sheets(key, sheets)
+    print(json.dumps(found.as_dict(), ensure_ascii=False, indent=1) if output == "json" else table(found))
 
 
 if __name__ == "__main__":

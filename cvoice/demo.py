@@ -30,8 +30,8 @@ def steps(out: Path) -> tuple[Step, ...]:
         out: Folder for what the steps write.
     """
     ask = ("lm-eval", "--tasks", TASK, "--model", "neuron_masked_hf", "--batch_size", "32", "--model_args")
-    effects = ("effects", "--model", "organism", "--tasks", "cvoice_en", "--limit", str(DOCUMENTS))
-    effects += ("--batch-size", "32", "--controls", "1", "--masks")
+    asked = ("effects", "--model", "organism", "--tasks", "cvoice_en", "--limit", str(DOCUMENTS))
+    effects = (*asked, "--batch-size", "32", "--controls", "1", "--masks")
     return (
         Step("The model without a mask: it knows the answers.", (*ask, "mask=none,pretrained=organism")),
         Step(
