@@ -288,6 +288,43 @@ def convert(
         raise typer.Exit(1)
 
 
+@app.command()
+def build(
+    base_url: Annotated[str, typer.Option(help="Of an OpenAI-compatible API; the key is OPENAI_API_KEY.")],
+    model: Annotated[str, typer.Option(help="The model that writes.")],
+    value: Annotated[str, typer.Option(help="Key of a value.")],
+    count: Annotated[int, typer.Option(min=1, help="Pairs to write, kept or not.")],
+    out: Annotated[Path, typer.Option(help="Folder for items, report and answers; a build goes on there.")],
+    split: Annotated[str, typer.Option(help="evaluation or activation (with rationales).")] = "evaluation",
+    reader: Annotated[str, typer.Option(help="The model that reads blind; better another than the writer.")] = "",
+    temperature: Annotated[float, typer.Option(min=0, help="Of the writer.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 2000,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds until a call is lost.")] = 120.0,
+    seed: Seed = 0,
+) -> None:
+    """Write new twins with a language model: written, read blind, audited, kept or dropped with the reason.
+
+    Every answer is kept in --out, so that an interrupted build goes on and nothing is paid twice. What is kept is a
+    data_dir; what is dropped stands in build.VALUE.SPLIT.jsonl.
+
+    Example:  cvoice build --base-url http://localhost:8000/v1 --model NAME --value integrity --count 12 --out my_items
+    """
+    from cvoice_tasks.build import Order
+    from cvoice_tasks.build import build as build_pairs
+    from cvoice_tasks.build_calls import Endpoint
+
+    if split not in ("evaluation", "activation"):
+        raise CVoiceError(f"--split is {split!r}, and should be evaluation or activation")
+    found = build_pairs(
+        Order(value, count, cast(Any, split), seed),
+        Endpoint(base_url, model, reader, temperature, max_tokens, timeout_s=timeout),
+        out,
+    )
+    for pair, reason in found.dropped.items():
+        print(f"dropped: {pair}: {reason}")
+    print(f"{out}: {len(found.kept)} kept, {len(found.dropped)} dropped; {found.paid} calls, {found.tokens:,} tokens")
+
+
 annotate = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(annotate, name="annotate")
 
