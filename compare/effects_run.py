@@ -18,6 +18,7 @@ from compare.runs import Run, Settings
 from compare.sweep import sweep
 from cvoice_foundation.errors import CVoiceError
 from cvoice_foundation.files import output_folder, write_whole
+from cvoice_tasks.values import VALUE_KEYS
 from intervention.bundled import bundled_masks_folder
 from intervention.mask import NeuronMask
 from locate.controls import matched_random_masks
@@ -112,10 +113,13 @@ def read_masks(folder: Path) -> list[NeuronMask]:
         raise CVoiceError(f"{empty[0]}: the mask is empty; take it away, or locate with a higher --top-rate")
     # Two files may have one name in their headers (a mask, and the same by another method): told apart by file.
     names = [mask.value for mask in masks]
-    return [
+    masks = [
         replace(mask, value=path.stem) if names.count(mask.value) > 1 else mask
         for path, mask in zip(paths, masks, strict=True)
     ]
+    # In the order of the values, so that a matrix of both has its own effects on the diagonal.
+    order = {value: place for place, value in enumerate(VALUE_KEYS)}
+    return sorted(masks, key=lambda mask: order.get(mask.value, len(order)))
 
 
 def _mask_told(mask: NeuronMask, run: Run) -> dict[str, Any]:

@@ -96,8 +96,8 @@ def _recognition_sentence(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio, to three figures."""
-    return f"{ratio:.3g}"
+    """A ratio, to three figures; thousands in full."""
+    return f"{ratio:,.0f}" if ratio >= 1000 else f"{ratio:.3g}"
 
 
 def ratio_interval(log_ratio: Mapping[str, Any]) -> str:

@@ -62,6 +62,9 @@ def test_its_flips_and_its_page(found: dict[str, Any]) -> None:
     assert "Of 1 mask, 1 changed the choices of the own value beyond chance and beyond random masks" in text
     assert "No effect on another value than the mask&#x27;s own is claimed." in text
     assert "Upholds integrity in case 10." in text
-    assert found["remarks"] == [
-        "There are no neutral passages (neutral.zh.jsonl, neutral.en.jsonl), so perplexity was not measured."
-    ]
+    assert found["remarks"] == []
+    told = found["perplexity"]
+    assert {(one["mask"], one["language"], one["log_ratio"]["documents"]) for one in told} == {
+        ("integrity", "en", 100),
+        ("nothing", "en", 100),
+    }
