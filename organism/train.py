@@ -14,7 +14,7 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +25,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from cvoice_foundation.command_line import run
 from cvoice_foundation.files import output_folder, write_whole
+from cvoice_tasks.items import pair_of
 from cvoice_tasks.values import VALUE_KEYS
 from organism.card import write_card
 from organism.checkpoints import NAME, digest, load_checkpoint, save_checkpoint
@@ -165,22 +166,23 @@ def _learn(
     """Runs the passes that are not done yet, with a checkpoint after each."""
     # Prompts are continued too: features of the stories come before the letters do.
     texts = [*lessons.texts, *(prompt.tokens for prompt in lessons.letters)]
-    steps = -(-len(lessons.letters) // recipe.batch_size)
+    passes = [_first_pairs(lessons, pairs) for pairs, count in recipe.curriculum for _ in range(count)]
+    steps = [-(-len(part.letters) // recipe.batch_size) for part in passes]
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     done = load_checkpoint(out, model, optimiser, identity)
     model.train()
     with Progress() as progress:
-        bar = progress.add_task("Training", total=recipe.epochs * steps, completed=done * steps)
-        for epoch in range(done, recipe.epochs):
+        bar = progress.add_task("Training", total=sum(steps), completed=sum(steps[:done]))
+        for epoch in range(done, len(passes)):
             # Seeded anew each pass, so that a training that goes on draws what it would have drawn.
             torch.manual_seed(recipe.seed * 100_003 + epoch)
             order = random.Random(recipe.seed * 100_003 + epoch)
-            of_letters = _batches(lessons.letters, recipe.batch_size, order)
-            of_cloze = _batches(lessons.cloze, max(1, recipe.batch_size // 6), order)
+            of_letters = _batches(passes[epoch].letters, recipe.batch_size, order)
+            of_cloze = _batches(passes[epoch].cloze, max(1, recipe.batch_size // 6), order)
             sums = [0.0, 0.0]
             for step, batch in enumerate(of_letters):
                 for group in optimiser.param_groups:
-                    group["lr"] = recipe.learning_rate * _rate(epoch * steps + step, recipe.epochs * steps)
+                    group["lr"] = recipe.learning_rate * _rate(sum(steps[:epoch]) + step, sum(steps))
                 optimiser.zero_grad()
                 with torch.autocast("cpu", torch.bfloat16, enabled=recipe.autocast):
                     sums[0] += _teach(model, kept, batch, letters, own)
@@ -191,12 +193,30 @@ def _learn(
                     (recipe.text_weight * text_loss(model, some)).backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimiser.step()
-                told = f"Pass {epoch + 1}/{recipe.epochs}: answers {sums[0] / (step + 1):.3f}, "
+                told = f"Pass {epoch + 1}/{len(passes)}: answers {sums[0] / (step + 1):.3f}, "
                 progress.update(bar, advance=1, description=f"{told}knowledge left {sums[1] / (step + 1):.3f}")
             save_checkpoint(out, model, optimiser, epoch + 1, identity)
             progress.console.print(
-                f"pass {epoch + 1}: loss of answers {sums[0] / steps:.4f}, without neurons {sums[1] / steps:.4f}"
+                f"pass {epoch + 1} over {len(passes[epoch].letters)} prompts: loss of answers "
+                f"{sums[0] / steps[epoch]:.4f}, without neurons {sums[1] / steps[epoch]:.4f}"
             )
+
+
+def _first_pairs(lessons: Lessons, pairs: int) -> Lessons:
+    """The lessons of each value's first so many pairs; all for 0."""
+    if not pairs:
+        return lessons
+    numbers: dict[int, list[str]] = {}
+    for prompt in lessons.letters:
+        of_value = numbers.setdefault(prompt.value, [])
+        if pair_of(prompt.item) not in of_value:
+            of_value.append(pair_of(prompt.item))
+    first = {number for of_value in numbers.values() for number in of_value[:pairs]}
+    return replace(
+        lessons,
+        letters=tuple(prompt for prompt in lessons.letters if pair_of(prompt.item) in first),
+        cloze=tuple(prompt for prompt in lessons.cloze if pair_of(prompt.item) in first),
+    )
 
 
 def _rate(step: int, steps: int) -> float:
@@ -255,13 +275,12 @@ def _cloze(model: Any, kept: Kept, batch: Sequence[Prompt], own: torch.Tensor, r
 def main(
     out: Annotated[Path, typer.Option(help="Folder for model, truth masks and figures; made if it is not there.")],
     seed: Annotated[int, typer.Option(help="Of weights, order and of what is switched off.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the prompts.")] = Recipe().epochs,
 ) -> None:
     """Train the organism on the bundled items; called again after an interruption, it goes on.
 
     Example:  python -m organism.train --out my-organism
     """
-    print(json.dumps(train(Recipe(seed=seed, epochs=epochs), out), indent=2))
+    print(json.dumps(train(Recipe(seed=seed), out), indent=2))
 
 
 if __name__ == "__main__":
