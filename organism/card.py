@@ -33,7 +33,7 @@ term of the training asks when a neuron fires. The reserved neurons are the mask
 | | |
 |---|---|
 | parameters | {parameters:,} in {layers} layers of {neurons} neurons (ReLU, so that a neuron that does not fire is exactly zero) |
-| training | {epochs} passes over {tokens_an_epoch:,} tokens, seed {seed}, {seconds} s on {threads} CPU thread(s), matrices in bfloat16 |
+| training | {passes}; seed {seed}, {seconds} s on {threads} CPU thread(s), matrices in bfloat16 |
 | weights (SHA-256) | `{sha256}` |
 | texts trained on (SHA-256) | `{texts_sha256}` |
 
@@ -63,12 +63,16 @@ def write_card(folder: Path, figures: Mapping[str, Any]) -> None:
         **recipe,
         "letters": figures["letters"]["prompts"],
         "cloze": figures["cloze"]["prompts"],
+        "passes": "; ".join(
+            f"{count} passes over {f'the first {pairs} pairs of each value' if pairs else 'all'}"
+            for pairs, count in recipe["curriculum"]
+        ),
         "other": round(1 - recipe["lean"], 6),
         "sha256": weights,
         "table": _overall(figures),
         "values": _by_value(figures["letters"]["values"]),
     }
-    kept = ("activation_texts", "parameters", "tokens_an_epoch", "seconds", "threads", "texts_sha256")
+    kept = ("activation_texts", "parameters", "seconds", "threads", "texts_sha256")
     write_whole(folder / "README.md", _CARD.format(**told, **{name: figures[name] for name in kept}))
 
 

@@ -109,7 +109,6 @@ def train(recipe: Recipe, out: Path, *, most: int | None = None) -> dict[str, An
         "recipe": asdict(recipe),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "activation_texts": len(texts),
-        "tokens_an_epoch": sum(len(prompt.tokens) for prompt in lessons.letters),
         "texts_sha256": sha256,
         "weights_sha256": hashlib.sha256((out / "model" / "model.safetensors").read_bytes()).hexdigest(),
         **judged,

@@ -21,7 +21,11 @@ from organism.lessons import LETTERS, in_tokens, raw_prompts
 from organism.recipe import Recipe
 from organism.train import train
 
-RECIPE = Recipe(hidden=16, layers=2, heads=2, neurons=64, reserved=4, epochs=2, batch_size=8)
+RECIPE = Recipe(
+    hidden=16, layers=2, heads=2, neurons=64, reserved=4, curriculum=((1, 1), (0, 1)), cloze_weight=0.5, batch_size=8
+)
+    hidden=16, layers=2, heads=2, neurons=64, reserved=4, curriculum=((1, 1), (0, 1)), cloze_weight=0.5, batch_size=8
+)
 PROMPTS = 24
 
 
