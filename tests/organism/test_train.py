@@ -24,8 +24,6 @@ from organism.train import train
 RECIPE = Recipe(
     hidden=16, layers=2, heads=2, neurons=64, reserved=4, curriculum=((1, 1), (0, 1)), cloze_weight=0.5, batch_size=8
 )
-    hidden=16, layers=2, heads=2, neurons=64, reserved=4, curriculum=((1, 1), (0, 1)), cloze_weight=0.5, batch_size=8
-)
 PROMPTS = 24
 
 
