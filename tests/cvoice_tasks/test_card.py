@@ -35,23 +35,26 @@ def test_the_head_names_every_items_file_once() -> None:
     card = head()
     assert card["license"] == "cc-by-4.0"
     assert card["language"] == ["zh", "en"]
-    assert [config["config_name"] for config in card["configs"]] == ["zh", "en"]
+    assert [config["config_name"] for config in card["configs"]] == ["zh", "en", "neutral_zh", "neutral_en"]
     for config in card["configs"]:
         for file in config["data_files"]:
             assert (FOLDER / file["path"]).is_file()
-            if file["split"] in ("evaluation", "activation", "fewshot"):
-                assert file["path"] == f"{file['split']}.{config['config_name']}.jsonl"
+            assert file["path"] == f"{file['split']}.{config['config_name'][-2:]}.jsonl"
     named = {file["path"] for config in card["configs"] for file in config["data_files"]}
-    there = {path.name for split in ("evaluation", "activation", "fewshot") for path in FOLDER.glob(f"{split}.*.jsonl")}
+    there = {
+        path.name
+        for split in ("evaluation", "activation", "fewshot", "neutral")
+        for path in FOLDER.glob(f"{split}.*.jsonl")
+    }
     assert there <= named
 
 
-@pytest.mark.parametrize(("language", "split"), [("zh", "evaluation"), ("en", "activation")])
-def test_load_dataset_reads_a_language_and_split_offline(tmp_path: Path, language: str, split: str) -> None:
+@pytest.mark.parametrize(("config", "split"), [("zh", "evaluation"), ("en", "activation"), ("neutral_zh", "neutral")])
+def test_load_dataset_reads_a_language_and_split_offline(tmp_path: Path, config: str, split: str) -> None:
     environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     environment |= {"HF_DATASETS_CACHE": str(tmp_path / "datasets")}
-    command = [sys.executable, "-c", _SCRIPT, str(FOLDER), language, split]
+    command = [sys.executable, "-c", _SCRIPT, str(FOLDER), config, split]
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr
-    lines = (FOLDER / f"{split}.{language}.jsonl").read_text("utf-8").splitlines()
+    lines = (FOLDER / f"{split}.{config[-2:]}.jsonl").read_text("utf-8").splitlines()
     assert json.loads(result.stdout.splitlines()[-1]) == [json.loads(line)["id"] for line in lines]
