@@ -46,6 +46,9 @@ to a letter is gone from it); "others": change of the mean `acc` of the eleven o
 
 {values}
 
+Random masks with as many neurons in each layer, of the same deciles of activation norm and none of the value's own ({draws} for
+each value), move the mean `acc` by at most {largest:.3f}.
+
 Weights depend on the libraries and the number of threads; the same machine, libraries and threads give the same weights.
 """
 
@@ -70,6 +73,8 @@ def write_card(folder: Path, figures: Mapping[str, Any]) -> None:
         "other": round(1 - recipe["lean"], 6),
         "sha256": weights,
         "table": _overall(figures),
+        "draws": figures["random"]["draws"],
+        "largest": abs(figures["random"]["largest"]),
         "values": _by_value(figures["letters"]["values"]),
     }
     kept = ("activation_texts", "parameters", "seconds", "threads", "texts_sha256")

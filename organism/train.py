@@ -27,6 +27,7 @@ from cvoice_foundation.command_line import run
 from cvoice_foundation.files import output_folder, write_whole
 from cvoice_tasks.items import pair_of
 from cvoice_tasks.values import VALUE_KEYS
+from organism.at_random import random_changes
 from organism.card import write_card
 from organism.checkpoints import NAME, digest, load_checkpoint, save_checkpoint
 from organism.figures import figures
@@ -98,6 +99,7 @@ def train(recipe: Recipe, out: Path, *, most: int | None = None) -> dict[str, An
         judged = {
             "letters": figures(model, kept, lessons.letters, letters, own, recipe.reserved),
             "cloze": figures(model, kept, lessons.cloze, None, own, recipe.reserved),
+            "random": random_changes(model, kept, lessons.letters, letters, recipe),
         }
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
