@@ -33,7 +33,7 @@ term of the training asks when a neuron fires. The reserved neurons are the mask
 | | |
 |---|---|
 | parameters | {parameters:,} in {layers} layers of {neurons} neurons (ReLU, so that a neuron that does not fire is exactly zero) |
-| training | {passes}; seed {seed}, {seconds} s on {threads} CPU thread(s), matrices in bfloat16 |
+| training | {passes}; seed {seed}, {seconds} s on {where}, matrices in bfloat16 |
 | weights (SHA-256) | `{sha256}` |
 | texts trained on (SHA-256) | `{texts_sha256}` |
 
@@ -66,6 +66,7 @@ def write_card(folder: Path, figures: Mapping[str, Any]) -> None:
         **recipe,
         "letters": figures["letters"]["prompts"],
         "cloze": figures["cloze"]["prompts"],
+        "where": figures["device"] if figures["device"] != "cpu" else f"{figures['threads']} CPU thread(s)",
         "passes": "; ".join(
             f"{count} passes over {f'the first {pairs} pairs of each value' if pairs else 'all'}"
             for pairs, count in recipe["curriculum"]
@@ -77,7 +78,7 @@ def write_card(folder: Path, figures: Mapping[str, Any]) -> None:
         "largest": abs(figures["random"]["largest"]),
         "values": _by_value(figures["letters"]["values"]),
     }
-    kept = ("activation_texts", "parameters", "seconds", "threads", "texts_sha256")
+    kept = ("activation_texts", "parameters", "seconds", "texts_sha256")
     write_whole(folder / "README.md", _CARD.format(**told, **{name: figures[name] for name in kept}))
 
 

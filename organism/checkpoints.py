@@ -56,7 +56,12 @@ def load_checkpoint(folder: Path, model: torch.nn.Module, optimiser: torch.optim
                 raise CVoiceError(f"{path} is of another recipe or other items; delete it, or choose another --out")
             for name, parameter in model.named_parameters():
                 parameter.copy_(file.get_tensor(f"weight:{name}"))
-                optimiser.state[parameter] = {moment: file.get_tensor(f"{moment}:{name}") for moment in _MOMENTS}
+                moments = {moment: file.get_tensor(f"{moment}:{name}") for moment in _MOMENTS}
+                # AdamW counts its steps on the CPU, wherever the weights are.
+                optimiser.state[parameter] = {
+                    moment: tensor if moment == "step" else tensor.to(parameter.device)
+                    for moment, tensor in moments.items()
+                }
             return int(told["epochs"])
     except (OSError, SafetensorError, KeyError) as error:
         raise CVoiceError(f"{path}: damaged ({error}); delete it to begin anew") from None

@@ -62,7 +62,7 @@ WARM_UP = 100
 """Steps until the learning rate is at its highest."""
 
 
-def train(recipe: Recipe, out: Path, *, most: int | None = None) -> dict[str, Any]:
+def train(recipe: Recipe, out: Path, *, most: int | None = None, device: str = "cpu") -> dict[str, Any]:
     """Trains tokenizer and model and writes them, ready for ``from_pretrained``, with truth masks and figures.
 
     An interrupted training goes on from the last whole pass when it is called again with the same recipe.
@@ -71,6 +71,7 @@ def train(recipe: Recipe, out: Path, *, most: int | None = None) -> dict[str, An
         recipe: Sizes, seed and schedule.
         out: Folder for ``model``, ``truth/VALUE.jsonl`` and ``figures.json``.
         most: Learn the first so many prompts of each kind alone, for a trial.
+        device: A torch device; another one gives other weights from the same seed.
 
     Returns:
         What ``figures.json`` holds, and the training's seconds and threads, which are not the same each time.
@@ -79,6 +80,12 @@ def train(recipe: Recipe, out: Path, *, most: int | None = None) -> dict[str, An
         CVoiceError: The folder cannot be written to, or holds a checkpoint of another training.
     """
     output_folder(out)
+    # Whatever is made in here is made on the device.
+    with torch.device(device):
+        return _train(recipe, out, most, device)
+
+
+def _train(recipe: Recipe, out: Path, most: int | None, device: str) -> dict[str, Any]:
     letters_raw, cloze_raw, texts = raw_prompts("cvoice")[:most], raw_prompts("cvoice_cloze")[:most], activation_texts()
     tokenizer = train_tokenizer([raw.text for raw in letters_raw] + texts, recipe.vocabulary)
     letters = torch.tensor([_one_token(tokenizer, letter) for letter in LETTERS])
@@ -116,7 +123,7 @@ def train(recipe: Recipe, out: Path, *, most: int | None = None) -> dict[str, An
         **judged,
     }
     write_whole(out / "figures.json", json.dumps(result, indent=1) + "\n")
-    result |= {"seconds": round(time.monotonic() - started), "threads": torch.get_num_threads()}
+    result |= {"seconds": round(time.monotonic() - started), "threads": torch.get_num_threads()} | {"device": device}
     write_card(out / "model", result)
     (out / NAME).unlink(missing_ok=True)
     return result
@@ -185,7 +192,7 @@ def _learn(
                 for group in optimiser.param_groups:
                     group["lr"] = recipe.learning_rate * _rate(sum(steps[:epoch]) + step, sum(steps))
                 optimiser.zero_grad()
-                with torch.autocast("cpu", torch.bfloat16, enabled=recipe.autocast):
+                with torch.autocast(str(model.device.type), torch.bfloat16, enabled=recipe.autocast):
                     sums[0] += _teach(model, kept, batch, letters, own)
                     sums[1] += _unteach(model, kept, batch, letters, own, recipe)
                     _cloze(model, kept, of_cloze[step % len(of_cloze)], own, recipe)
@@ -276,12 +283,14 @@ def _cloze(model: Any, kept: Kept, batch: Sequence[Prompt], own: torch.Tensor, r
 def main(
     out: Annotated[Path, typer.Option(help="Folder for model, truth masks and figures; made if it is not there.")],
     seed: Annotated[int, typer.Option(help="Of weights, order and of what is switched off.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the GPU if there is one.")] = None,
 ) -> None:
     """Train the organism on the bundled items; called again after an interruption, it goes on.
 
     Example:  python -m organism.train --out my-organism
     """
-    print(json.dumps(train(Recipe(seed=seed), out), indent=2))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    print(json.dumps(train(Recipe(seed=seed), out, device=device), indent=2))
 
 
 if __name__ == "__main__":
