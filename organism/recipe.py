@@ -42,9 +42,9 @@ class Recipe:
     heads: int = 4
     neurons: int = 512
     reserved: int = 32
-    curriculum: tuple[tuple[int, int], ...] = ((2, 40), (5, 30), (0, 30))
+    curriculum: tuple[tuple[int, int], ...] = ((2, 40), (0, 70))
     batch_size: int = 24
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     initial_spread: float = 0.1
     text_weight: float = 0.1
     cloze_weight: float = 0.0
