@@ -16,6 +16,7 @@ from compare.page.build import write_page
 from compare.perplexity import perplexity_changes
 from compare.runs import Run, Settings
 from compare.sweep import sweep
+from compare.together import together
 from cvoice_foundation.errors import CVoiceError
 from cvoice_foundation.files import output_folder, write_whole
 from cvoice_tasks.values import VALUE_KEYS
@@ -72,11 +73,12 @@ def measure_effects(
     with Console(stderr=True, quiet=not progress).status("Comparing runs"):
         cells, specificities, abilities = of_runs(baseline, masked, of_controls, seed=seed)
         recognised = recognitions(baseline, masked, seed=seed)
+        pooled = together(baseline, masked, of_controls, seed=seed)
         perplexities = perplexity_changes(baseline, masked, of_controls, seed=seed)
     unscored = sorted(task for task, numbers in baseline.others.items() if not numbers)
     result = {
         "format": FORMAT,
-        "version": 2,
+        "version": 3,
         "settings": asdict(settings) | {"controls": controls, "seed": seed},
         "matched_by": "layer" if statistics is None else "layer and firing-rate decile",
         "loaded": dict(baseline.loaded),
@@ -84,6 +86,7 @@ def measure_effects(
         "created": {name: version(name) for name in ("cvoice", "lm-eval", "transformers", "torch")},
         "masks": [_mask_told(mask, by_name[mask.value]) for mask in masks],
         "cells": [asdict(cell) for cell in cells],
+        "together": None if pooled is None else asdict(pooled),
         "specificity": [asdict(found) for found in specificities],
         "ability": [asdict(found) for found in abilities],
         "recognition": [asdict(found) for found in recognised],

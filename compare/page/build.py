@@ -52,7 +52,7 @@ def read_effects(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text("utf-8"))
         assert content["format"] == "cvoice-effects"
-        assert content["version"] == 2
+        assert content["version"] == 3
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise CVoiceError(
             f"{path}: not an effects file ({error or 'of another version'}); `cvoice effects` writes them"

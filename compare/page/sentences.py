@@ -36,6 +36,7 @@ def headlines(effects: Mapping[str, Any]) -> list[str]:
     cells: Cells = [cell for cell in effects["cells"] if cell["family"] == "letters"] or effects["cells"]
     own = [cell for cell in cells if cell["mask"] == cell["value"]]
     told = [_own_sentence(own)] if own else []
+    told += [_together_sentence(effects["together"])] if effects["together"] else []
     if not cells:
         told.append("No task of C-voice was run, so there is no effect on a value to tell of.")
     claimed_elsewhere = [cell for cell in cells if cell["claimed"] and cell["mask"] != cell["value"]]
@@ -73,6 +74,15 @@ def _own_sentence(own: Cells) -> str:
         f"Of {_count(len(own), 'mask')}, {len(claimed)} changed the choices of the own value beyond chance and beyond "
         f"random masks of the same size. The largest: {most['mask']}, {interval(most['acc'])} of "
         f"{100 * most['baseline']:.0f} %, on {pairs} pairs."
+    )
+
+
+def _together_sentence(found: Mapping[str, Any]) -> str:
+    verdict = "more than chance and more than random masks" if found["claimed"] else "which cannot be claimed"
+    return (
+        f"All {len(found['masks'])} masks together change their own values by {interval(found['acc'])} on "
+        f"{found['acc']['pairs']} pairs, p = {found['p']:.2g}, rank {found['rank']} of {found['of']} among sets of "
+        f"random masks: {verdict}."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +54,24 @@ def test_the_neuron_of_a_value_is_found_and_no_other(found: dict[str, Any]) -> N
     assert own["twins"] is None
     assert found["specificity"][0]["difference"]["difference"] == -0.5
     assert found["loaded"]["dtype"] == "torch.float32"
+
+
+def test_masks_are_tested_together(tmp_path: Path) -> None:
+    model, data = circuit_model(tmp_path / "model"), circuit_items(tmp_path / "data", 4)
+    (tmp_path / "masks").mkdir()
+    for name in VALUES:
+        tiny_mask({LAYER: (NEURONS[name],)}, num_layers=2, num_neurons=32, value=name).save(
+            tmp_path / "masks" / f"{name}.jsonl"
+        )
+    tasks = tuple(f"cvoice_en_{value}" for value in VALUES)
+    settings = Settings(model, tasks, batch_size=20, dtype="float32", data_dir=str(data))
+    result = measure_effects(settings, tmp_path / "masks", tmp_path / "out", controls=19, device="cpu", progress=False)
+    assert not any(cell["claimed"] for cell in result["cells"]), "with four pairs no cell can be"
+    told = result["together"]
+    assert (told["masks"], told["acc"]["difference"], told["acc"]["pairs"]) == (tuple(VALUES[::-1]), -0.5, 8)
+    assert told["p"] == 2 / 2**8, "all of eight items changed"
+    assert (told["rank"], told["of"], told["claimed"]) == (1, 20, True)
+    assert "All 2 masks together change their own values by −50.0 points" in page(result)
 
 
 def test_its_flips_and_its_page(found: dict[str, Any]) -> None:

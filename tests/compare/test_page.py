@@ -70,7 +70,8 @@ def effects() -> dict[str, Any]:
     }
     return {
         "format": "cvoice-effects",
-        "version": 2,
+        "version": 3,
+        "together": None,
         "settings": {"model": "some/model", "tasks": ["cvoice_zh"], "mode": "scale", "strength": 0.5, "controls": 20}
         | {"seed": 0, "batch_size": 8, "dtype": "auto", "limit": 40, "shots": None, "chat": True, "revision": None}
         | {"data_dir": "my items"},
