@@ -92,7 +92,7 @@ def ranking(statistics: NeuronStatistics, method: Method, languages: Sequence[st
         lowest = torch.where(found.member, -found.scores[:, None], torch.tensor(-torch.inf)).T
         # Of 24 classes a value has two, and the better one counts.
         return torch.stack(
-            [lowest[[name.split(".")[0] == value for name in counts.classes]].amax(0) for value in statistics.values]
+            [lowest[[name.rsplit("-", 1)[0] == value for name in counts.classes]].amax(0) for value in statistics.values]
         )
     if method == "random":
         return torch.rand(len(statistics.values), statistics.num_neurons, generator=torch.Generator().manual_seed(0))
@@ -172,7 +172,7 @@ def _judge_one(
     selection = select(statistics, SelectOptions(method), languages=languages)
     found = []
     for row, value in enumerate(statistics.values):
-        of_value = [number for number, name in enumerate(selection.classes) if name.split(".")[0] == value]
+        of_value = [number for number, name in enumerate(selection.classes) if name.rsplit("-", 1)[0] == value]
         selected = selection.selected[of_value].any(0)
         own = truth.places[value]
         known = selected & truth.known
