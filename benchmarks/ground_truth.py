@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,10 @@ from cvoice_tasks.values import LANGUAGES, VALUE_KEYS
 from intervention.ablation import ablate
 from intervention.bundled import model_path
 from intervention.mask import NeuronMask
+from intervention.neurons import find_neurons
 from locate.contrast import attribution, contrast, contrast_frequency
 from locate.run import STATISTICS, locate_masks
-from locate.select import METHODS, Method, SelectOptions, masks_of, select
+from locate.select import METHODS, Method, SelectOptions, highest, masks_of, select
 from locate.statistics import NeuronStatistics
 from locate.statistics_file import load_statistics
 from locate.vape import VapeOptions, firing_rates, scored
@@ -41,6 +42,8 @@ from organism.losses import letter_logits, margins
 
 BEGIN, END = "<!-- ground truth: begin -->", "<!-- ground truth: end -->"
 CORPORA = ("activation", "evaluation")
+ASKED = ("letters prompts", "attribution of the margin")
+"""No method of locating: it is told the very question and its answer, and shows that the truth can be found at all."""
 ROWS = 64
 EFFECTS = ("own", "own_shared", "own_as_many")
 
@@ -91,9 +94,8 @@ def ranking(statistics: NeuronStatistics, method: Method, languages: Sequence[st
         found = scored(firing_rates(counts), VapeOptions())
         lowest = torch.where(found.member, -found.scores[:, None], torch.tensor(-torch.inf)).T
         # Of 24 classes a value has two, and the better one counts.
-        return torch.stack(
-            [lowest[[name.rsplit("-", 1)[0] == value for name in counts.classes]].amax(0) for value in statistics.values]
-        )
+        names = [name.rsplit("-", 1)[0] for name in counts.classes]
+        return torch.stack([lowest[[name == value for name in names]].amax(0) for value in statistics.values])
     if method == "random":
         return torch.rand(len(statistics.values), statistics.num_neurons, generator=torch.Generator().manual_seed(0))
     of = {"contrast": contrast, "contrast-frequency": contrast_frequency, "attribution": attribution}[method]
@@ -123,6 +125,33 @@ class Answers:
         mine = [prompt for prompt in self.prompts if VALUE_KEYS[prompt.value] == value]
         right = [self._right(mine[start : start + ROWS]) for start in range(0, len(mine), ROWS)]
         return sum(right) / len(mine)
+
+    def attributed(self, value: str) -> torch.Tensor:
+        """Activation times gradient of the margin, summed over the tokens of a value's own prompts [neurons]."""
+        seen: dict[int, torch.Tensor] = {}
+
+        def keep(place: int) -> Callable[[Any, tuple[torch.Tensor, ...]], None]:
+            def hook(_: Any, arguments: tuple[torch.Tensor, ...]) -> None:
+                arguments[0].retain_grad()
+                seen[place] = arguments[0]
+
+            return hook
+
+        layers = find_neurons(self.model)
+        handles = [layer.down.register_forward_pre_hook(keep(place)) for place, layer in enumerate(layers)]
+        mine = [prompt for prompt in self.prompts if VALUE_KEYS[prompt.value] == value]
+        total = torch.zeros(())
+        try:
+            for start in range(0, len(mine), ROWS):
+                part = mine[start : start + ROWS]
+                self.model.zero_grad()
+                margins(letter_logits(self.model, part)[:, self.letters], part).sum().backward()  # type: ignore[no-untyped-call]
+                parts = [(seen[place] * seen[place].grad).sum((0, 1)) for place in range(len(layers))]
+                total = total + torch.cat(parts).detach()
+        finally:
+            for handle in handles:
+                handle.remove()
+        return total
 
     def _right(self, part: Sequence[Prompt]) -> int:
         return int((margins(letter_logits(self.model, part)[:, self.letters], part) > 0).sum())
@@ -161,6 +190,10 @@ def judge(name: str, truth_folder: Path) -> list[Judged]:
         jobs = [(method, language) for method in METHODS for language in ("both", *LANGUAGES)]
         for method, language in track(jobs, description=f"Judging on {corpus} items"):
             found += _judge_one(corpus, method, language, statistics, truth, answers)
+    for value in statistics.values:
+        scores = answers.attributed(value)
+        selected = highest(scores[None], VapeOptions().top_rate, "positive")[0]
+        found.append(_judged(*ASKED, value, "both", scores, selected, statistics, truth, answers))
     return found
 
 
@@ -174,34 +207,43 @@ def _judge_one(
     for row, value in enumerate(statistics.values):
         of_value = [number for number, name in enumerate(selection.classes) if name.rsplit("-", 1)[0] == value]
         selected = selection.selected[of_value].any(0)
-        own = truth.places[value]
-        known = selected & truth.known
-        # Lowest finite scores stand in for minus infinity: both mean "never".
-        ranked = scores[row].double().nan_to_num(neginf=-1e9)[truth.known].numpy()
-        wanted = own[truth.known].numpy()
-        as_many = torch.zeros_like(own)
-        as_many[scores[row].sort(descending=True, stable=True).indices[: int(own.sum())]] = True
-        measured = (
-            [answers.change(_mask(value, part, statistics)) for part in (selected, selected & ~truth.known, as_many)]
-            if language == "both"
-            else [None, None, None]
-        )
-        found.append(
-            Judged(
-                corpus,
-                method,
-                value,
-                language,
-                int(selected.sum()),
-                float((known & own).sum() / known.sum()) if known.any() else None,
-                float((known & own).sum() / own.sum()),
-                float(roc_auc_score(wanted, ranked)),
-                float(average_precision_score(wanted, ranked)),
-                int((selected & ~truth.known).sum()),
-                *measured,
-            )
-        )
+        found.append(_judged(corpus, method, value, language, scores[row], selected, statistics, truth, answers))
     return found
+
+
+def _judged(
+    corpus: str,
+    method: str,
+    value: str,
+    language: str,
+    scores: torch.Tensor,
+    selected: torch.Tensor,
+    statistics: NeuronStatistics,
+    truth: Truth,
+    answers: Answers,
+) -> Judged:
+    own = truth.places[value]
+    known = selected & truth.known
+    # A lowest finite score stands in for minus infinity: both mean "never".
+    ranked = scores.double().nan_to_num(neginf=-1e9)[truth.known].numpy()
+    wanted = own[truth.known].numpy()
+    as_many = torch.zeros_like(own)
+    as_many[scores.sort(descending=True, stable=True).indices[: int(own.sum())]] = True
+    parts = (selected, selected & ~truth.known, as_many) if language == "both" else ()
+    measured = [answers.change(_mask(value, part, statistics)) for part in parts] or [None, None, None]
+    return Judged(
+        corpus,
+        method,
+        value,
+        language,
+        int(selected.sum()),
+        float((known & own).sum() / known.sum()) if known.any() else None,
+        float((known & own).sum() / own.sum()),
+        float(roc_auc_score(wanted, ranked)),
+        float(average_precision_score(wanted, ranked)),
+        int((selected & ~truth.known).sum()),
+        *measured,
+    )
 
 
 def _mask(value: str, selected: torch.Tensor, statistics: NeuronStatistics) -> NeuronMask:
@@ -227,35 +269,27 @@ def table(judged: Sequence[Judged]) -> str:
     def told(number: float | None, how: str = ".3f") -> str:
         return "–" if number is None else format(number, how)
 
-    for corpus in CORPORA:
-        for method in METHODS:
-            for language in ("both", *LANGUAGES):
-                rows = [j for j in judged if (j.corpus, j.method, j.language) == (corpus, method, language)]
-                columns = [
-                    told(mean([j.roc_auc for j in rows])),
-                    told(mean([j.average_precision for j in rows])),
-                    told(mean([j.selected for j in rows]), ".1f"),
-                    told(mean([j.precision for j in rows])),
-                    told(mean([j.recall for j in rows])),
-                    told(mean([j.shared for j in rows]), ".1f"),
-                    *(
-                        told(mean([getattr(j, key) for j in rows]), "+.3f")
-                        for key in ("own", "own_shared", "own_as_many")
-                    ),
-                ]
-                lines.append(f"| {corpus} | `{method}` | {language} | {' | '.join(columns)} |")
+    for corpus, method, language in dict.fromkeys((j.corpus, j.method, j.language) for j in judged):
+        rows = [j for j in judged if (j.corpus, j.method, j.language) == (corpus, method, language)]
+        columns = [
+            told(mean([j.roc_auc for j in rows])),
+            told(mean([j.average_precision for j in rows])),
+            told(mean([j.selected for j in rows]), ".1f"),
+            told(mean([j.precision for j in rows])),
+            told(mean([j.recall for j in rows])),
+            told(mean([j.shared for j in rows]), ".1f"),
+            *(told(mean([getattr(j, key) for j in rows]), "+.3f") for key in EFFECTS),
+        ]
+        lines.append(f"| {corpus} | `{method}` | {language} | {' | '.join(columns)} |")
     return "\n".join(lines)
 
 
 def by_value(judged: Sequence[Judged]) -> str:
     """ROC AUC of each value, both languages."""
     lines = [f"| read | method | {' | '.join(VALUE_KEYS)} |", f"|---|---|{'---|' * len(VALUE_KEYS)}"]
-    for corpus in CORPORA:
-        for method in METHODS:
-            of = {j.value: j for j in judged if (j.corpus, j.method, j.language) == (corpus, method, "both")}
-            lines.append(
-                f"| {corpus} | `{method}` | {' | '.join(f'{of[value].roc_auc:.2f}' for value in VALUE_KEYS)} |"
-            )
+    for corpus, method in dict.fromkeys((j.corpus, j.method) for j in judged):
+        of = {j.value: j for j in judged if (j.corpus, j.method, j.language) == (corpus, method, "both")}
+        lines.append(f"| {corpus} | `{method}` | {' | '.join(f'{of[value].roc_auc:.2f}' for value in VALUE_KEYS)} |")
     return "\n".join(lines)
 
 
@@ -263,16 +297,17 @@ def plot(judged: Sequence[Judged], path: Path) -> None:
     """ROC AUC of every value as a dot, the mean as a bar, a panel a corpus."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    axes = figure.subplots(1, len(CORPORA), sharey=True)
-    for ax, corpus in zip(axes, CORPORA, strict=True):
-        for place, method in enumerate(METHODS):
+    shown = [(corpus, METHODS) for corpus in CORPORA] + [(ASKED[0], ASKED[1:])]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(shown), sharey=True, width_ratios=[len(methods) for _, methods in shown])
+    for ax, (corpus, methods) in zip(axes, shown, strict=True):
+        for place, method in enumerate(methods):
             areas = [j.roc_auc for j in judged if (j.corpus, j.method, j.language) == (corpus, method, "both")]
             ax.plot([place] * len(areas), areas, "o", color="#0072b2", alpha=0.5, markersize=4)
             ax.plot([place - 0.3, place + 0.3], [sum(areas) / len(areas)] * 2, color="#d55e00", linewidth=2)
         ax.axhline(0.5, color="grey", linestyle=":", linewidth=1)
-        ax.set_xticks(range(len(METHODS)), METHODS, rotation=35, ha="right")
-        ax.set_title(f"reading the {corpus} items")
+        ax.set_xticks(range(len(methods)), methods, rotation=35, ha="right")
+        ax.set_title(corpus if corpus == ASKED[0] else f"reading the {corpus} items", fontsize=9)
     axes[0].set_ylabel("area under the ROC curve")
     figure.savefig(path, format="svg", metadata={"Date": None})
 

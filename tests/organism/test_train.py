@@ -83,7 +83,7 @@ def test_a_checkpoint_of_another_recipe_or_a_damaged_one_is_refused(
     with pytest.raises(KeyboardInterrupt):
         train(RECIPE, tmp_path, most=PROMPTS)
     with pytest.raises(CVoiceError, match="of another recipe or other items"):
-        train(replace(RECIPE, learning_rate=1e-3), tmp_path, most=PROMPTS)
+        train(replace(RECIPE, learning_rate=5e-3), tmp_path, most=PROMPTS)
     (tmp_path / NAME).write_bytes((tmp_path / NAME).read_bytes()[:-100])
     with pytest.raises(CVoiceError, match="damaged"):
         train(RECIPE, tmp_path, most=PROMPTS)
