@@ -299,15 +299,16 @@ def plot(judged: Sequence[Judged], path: Path) -> None:
 
     shown = [(corpus, METHODS) for corpus in CORPORA] + [(ASKED[0], ASKED[1:])]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    axes = figure.subplots(1, len(shown), sharey=True, width_ratios=[len(methods) for _, methods in shown])
+    axes = figure.subplots(1, len(shown), sharey=True, width_ratios=[max(2, len(methods)) for _, methods in shown])
     for ax, (corpus, methods) in zip(axes, shown, strict=True):
         for place, method in enumerate(methods):
             areas = [j.roc_auc for j in judged if (j.corpus, j.method, j.language) == (corpus, method, "both")]
             ax.plot([place] * len(areas), areas, "o", color="#0072b2", alpha=0.5, markersize=4)
             ax.plot([place - 0.3, place + 0.3], [sum(areas) / len(areas)] * 2, color="#d55e00", linewidth=2)
         ax.axhline(0.5, color="grey", linestyle=":", linewidth=1)
-        ax.set_xticks(range(len(methods)), methods, rotation=35, ha="right")
-        ax.set_title(corpus if corpus == ASKED[0] else f"reading the {corpus} items", fontsize=9)
+        ax.set_xticks(range(len(methods)), [name.replace(" of", "\nof") for name in methods], rotation=35, ha="right")
+        ax.set_xlim(-0.7, len(methods) - 0.3)
+        ax.set_title("told the question" if corpus == ASKED[0] else f"reading the {corpus} items", fontsize=9)
     axes[0].set_ylabel("area under the ROC curve")
     figure.savefig(path, format="svg", metadata={"Date": None})
 
