@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--model", default="hf", help="lm-eval's name of the model class")
     parser.add_argument("--model_args", required=True, help="e.g. pretrained=Qwen/Qwen2.5-7B-Instruct,dtype=bfloat16")
     parser.add_argument("--batch_size", type=int, default=1, help="1 counts no pads")
-    parser.add_argument("--device", default=None)
+    parser.add_argument("--device", default=None, help="the GPU if there is one")
     parser.add_argument("--language", choices=["zh", "en", "both"], default="both")
     parser.add_argument("--limit", type=int, default=None, help="documents a task, a multiple of 4 (whole pairs)")
     parser.add_argument("--num_fewshot", type=int, default=None)
@@ -193,9 +193,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None, help="a file for the figures")
     arguments = parser.parse_args()
     import lm_eval.models  # noqa: F401 - fills the registry
+    import torch
 
+    # lm-eval's classes ask for CUDA, there or not, where they are made without its command line.
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     lm = get_model(arguments.model).create_from_arg_string(
-        arguments.model_args, {"batch_size": arguments.batch_size, "device": arguments.device}
+        arguments.model_args, {"batch_size": arguments.batch_size, "device": device}
     )
     languages = ["zh", "en"] if arguments.language == "both" else [arguments.language]
     readings = read_all(lm, languages, arguments.limit, arguments.num_fewshot, arguments.apply_chat_template)

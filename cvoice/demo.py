@@ -12,8 +12,8 @@ from cvoice_foundation.errors import CVoiceError
 from cvoice_foundation.files import output_folder
 
 TASK = "cvoice_en_friendship"
-DOCUMENTS = 20
-"""Of each task, in the matrices: five pairs a value. More would claim more, and take longer."""
+DOCUMENTS = 12
+"""Of each task, in the matrices: three pairs a value. More would claim more, and take longer."""
 
 
 class Step(NamedTuple):
@@ -69,6 +69,6 @@ def tour(out: Path, run: Callable[[Sequence[str]], object]) -> None:
     pages = [str(out / name / "report.html") for name in ("truth", "located")]
     print(
         f"\nDone in {time.monotonic() - started:.0f} s. Pages to look at: {' and '.join(pages)}\n"
-        "With 19 random masks or more (--controls 20) and all documents (no --limit) effects can be claimed; on a real "
+        "With 19 random masks or more (--controls 19) and all documents (no --limit) effects can be claimed; on a real "
         "model begin with `cvoice locate --model MODEL --out masks`, then `cvoice effects --masks masks ...`."
     )
