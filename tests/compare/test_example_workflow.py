@@ -23,8 +23,12 @@ def test_the_commands_of_the_example_workflow_run_as_they_stand(tmp_path: Path) 
     check, baseline = commands(workflow, "check"), commands(workflow, "baseline")
     assert list(check) == ["Install", "Evaluate", "Check"]
     assert list(baseline) == ["Install", "Evaluate", "Write the baseline file"]
-    # The same evaluation makes both sides; it is run once. Install is not run: tests have no package index.
+    # The same evaluation makes both sides; it is run once.
     assert check["Evaluate"] == baseline["Evaluate"]
+    # Install is not run, since tests have no package index; what it installs from is there.
+    assert check["Install"] == baseline["Install"] == 'pip install -c "$CVOICE/constraints.txt" "$CVOICE"'
+    installed = ROOT / workflow["env"]["CVOICE"]
+    assert {"constraints.txt", "pyproject.toml"} <= {path.name for path in installed.iterdir()}
     environment = os.environ | {
         **workflow["env"],
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
