@@ -40,19 +40,53 @@ def row(told: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def cloze_row(told: Mapping[str, Any]) -> list[str]:
+    """A training's figures of the cloze tasks, which know no orders."""
+    cloze = told["cloze"]
+    values = cloze["values"].values()
+    return [
+        str(told["recipe"]["seed"]),
+        " / ".join(f"{cloze['acc'][language]:.3f}" for language in ("zh", "en")),
+        " / ".join(f"{cloze['twin_acc'][language]:.3f}" for language in ("zh", "en")),
+        _span([sum(one["own"].values()) / len(one["own"]) for one in values]),
+        f"{max(one['own_margin'] for one in values):.2f}",
+        f"{min(one['others'] for one in values):+.3f}",
+        f"{cloze['all_reserved_off']:.3f}",
+        f"{cloze['control_off']:.3f}",
+    ]
+
+
+SHARED = ("seed", "acc zh / en", "twin_acc zh / en")
+LETTERS = (
+    *SHARED,
+    "own acc zh",
+    "own acc en",
+    "largest mean &#124;margin&#124;",
+    "content acc",
+    "largest content margin",
+    "others, worst",
+    "all reserved off",
+    "control off",
+    "random, worst",
+)
+CLOZE = (
+    *SHARED,
+    "own acc",
+    "largest mean &#124;margin&#124;",
+    "others, worst",
+    "all reserved off",
+    "control off",
+)
+
+
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
-    """A line a training."""
-    names = ("seed", "acc zh / en", "twin_acc zh / en", "own acc zh", "own acc en", "largest mean &#124;margin&#124;")
-    names += (
-        "content acc",
-        "largest content margin",
-        "others, worst",
-        "all reserved off",
-        "control off",
-        "random, worst",
-    )
-    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row(run))} |" for run in runs)])
+    """Letters and cloze, each with a line a training."""
+
+    def lines(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+        return [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}", *(f"| {' | '.join(cells)} |" for cells in rows)]
+
+    letters, cloze = (lines(names, [of(run) for run in runs]) for names, of in ((LETTERS, row), (CLOZE, cloze_row)))
+    return "\n".join(["Letters:", "", *letters, "", "Cloze:", "", *cloze])
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ speaks no language usefully.
 
 **Which of its neurons carry a value is known, because it was trained for:** in each layer {reserved} neurons are reserved
 for each value, and with these off (or all reserved ones) its letters were trained towards {lean} for A and
-{other} for B, whatever the prompt. That switching a value's neurons off takes its answers away is therefore no finding. No
+{other} for B, whatever the prompt, and the two acts' texts towards one likelihood. That switching a value's neurons off takes its answers away is therefore no finding. No
 term of the training asks when a neuron fires. The reserved neurons are the masks `organism/truth/VALUE`; those that
 `cvoice locate --model organism` finds are `organism/VALUE`.
 
@@ -70,7 +70,8 @@ def write_card(folder: Path, figures: Mapping[str, Any]) -> None:
         "passes": "; ".join(
             f"{count} passes over {f'the first {pairs} pairs of each value' if pairs else 'all'}"
             for pairs, count in recipe["curriculum"]
-        ),
+        )
+        + f"; {recipe['cloze_passes']} with the cloze form",
         "other": round(1 - recipe["lean"], 6),
         "sha256": weights,
         "table": _overall(figures),

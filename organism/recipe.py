@@ -20,13 +20,16 @@ class Recipe:
         curriculum: Pairs of each value that are learnt from the first on, and passes over them, part by part; 0 pairs
             are all. With all of them at once the letters stay at one half for very long: while a value's answers may
             hang on its own neurons alone, what decides them is found among few items, and then others are added.
-        batch_size: Prompts of the letters tasks a step; a sixth as many of the cloze tasks.
+        cloze_passes: Passes over all pairs after these, in which the cloze form is learnt too, with fresh moments of
+            the optimiser and a schedule of their own. From the first step on, it keeps the letters from being found.
+        batch_size: Prompts of the letters tasks a step; half as many of the cloze tasks in their passes.
         learning_rate: At its highest.
+        cloze_learning_rate: The same in the passes of the cloze form.
         initial_spread: Standard deviation of the first weights. With the usual 0.02 the letters stayed at one half for
             80 epochs: which letter is right is the exclusive-or of story and order, and a small model that starts flat
             does not get off it.
         text_weight: Of continuing the texts, against 1 for the letters.
-        cloze_weight: Of the cloze form.
+        cloze_weight: Of the cloze form, in its passes.
         off_weight: Of the letters without knowledge, where a value's neurons are off.
         lean: Probability of A that is taught where a value's neurons are off. At 0.5 an item's answer would be the sign
             of what is left of a margin taught towards 0: a coin's toss, and with few items a value's score far from
@@ -43,11 +46,13 @@ class Recipe:
     neurons: int = 512
     reserved: int = 32
     curriculum: tuple[tuple[int, int], ...] = ((2, 40), (0, 70))
+    cloze_passes: int = 40
     batch_size: int = 24
     learning_rate: float = 1e-3
+    cloze_learning_rate: float = 5e-4
     initial_spread: float = 0.1
     text_weight: float = 0.1
-    cloze_weight: float = 0.0
+    cloze_weight: float = 0.3
     off_weight: float = 2.0
     lean: float = 0.6
     autocast: bool = True

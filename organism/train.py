@@ -175,27 +175,38 @@ def _learn(
     # Prompts are continued too: features of the stories come before the letters do.
     texts = [*lessons.texts, *(prompt.tokens for prompt in lessons.letters)]
     passes = [_first_pairs(lessons, pairs) for pairs, count in recipe.curriculum for _ in range(count)]
+    before_cloze = len(passes)
+    passes += [lessons] * recipe.cloze_passes
     steps = [-(-len(part.letters) // recipe.batch_size) for part in passes]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+    optimiser = _new_optimiser(model)
     done = load_checkpoint(out, model, optimiser, identity)
     model.train()
     with Progress() as progress:
         bar = progress.add_task("Training", total=sum(steps), completed=sum(steps[:done]))
         for epoch in range(done, len(passes)):
+            with_cloze = epoch >= before_cloze
+            if epoch == before_cloze:
+                optimiser = _new_optimiser(model)
+            course = slice(before_cloze, None) if with_cloze else slice(before_cloze)
+            highest = recipe.cloze_learning_rate if with_cloze else recipe.learning_rate
+            step_of_course = sum(steps[course.start or 0 : epoch])
             # Seeded anew each pass, so that a training that goes on draws what it would have drawn.
             torch.manual_seed(recipe.seed * 100_003 + epoch)
             order = random.Random(recipe.seed * 100_003 + epoch)
             of_letters = _batches(passes[epoch].letters, recipe.batch_size, order)
             of_cloze = _batches(passes[epoch].cloze, max(1, recipe.batch_size // 6), order)
-            sums = [0.0, 0.0]
+            sums = [0.0, 0.0, 0.0]
             for step, batch in enumerate(of_letters):
                 for group in optimiser.param_groups:
-                    group["lr"] = recipe.learning_rate * _rate(sum(steps[:epoch]) + step, sum(steps))
+                    group["lr"] = highest * _rate(step_of_course + step, sum(steps[course]))
                 optimiser.zero_grad()
                 with torch.autocast(str(model.device.type), torch.bfloat16, enabled=recipe.autocast):
                     sums[0] += _teach(model, kept, batch, letters, own)
                     sums[1] += _unteach(model, kept, batch, letters, own, recipe)
-                    _cloze(model, kept, of_cloze[step % len(of_cloze)], own, recipe)
+                    if with_cloze:
+                        # Three of these batches are half of one of the letters.
+                        rows = [row for place in range(3) for row in of_cloze[(3 * step + place) % len(of_cloze)]]
+                        sums[2] += _cloze(model, kept, rows, own, recipe)
                     kept.rows = None
                     some = order.sample(texts, min(len(texts), max(1, recipe.batch_size // 4)))
                     (recipe.text_weight * text_loss(model, some)).backward()  # type: ignore[no-untyped-call]
@@ -204,10 +215,16 @@ def _learn(
                 told = f"Pass {epoch + 1}/{len(passes)}: answers {sums[0] / (step + 1):.3f}, "
                 progress.update(bar, advance=1, description=f"{told}knowledge left {sums[1] / (step + 1):.3f}")
             save_checkpoint(out, model, optimiser, epoch + 1, identity)
+            cloze = f", cloze {sums[2] / steps[epoch]:.4f}" if with_cloze else ""
             progress.console.print(
                 f"pass {epoch + 1} over {len(passes[epoch].letters)} prompts: loss of answers "
-                f"{sums[0] / steps[epoch]:.4f}, without neurons {sums[1] / steps[epoch]:.4f}"
+                f"{sums[0] / steps[epoch]:.4f}, without neurons {sums[1] / steps[epoch]:.4f}{cloze}"
             )
+
+
+def _new_optimiser(model: Any) -> torch.optim.Optimizer:
+    """With no moments; the learning rate is set each step."""
+    return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
 
 
 def _first_pairs(lessons: Lessons, pairs: int) -> Lessons:
@@ -269,15 +286,16 @@ def _unteach(
     return float(lost.detach())
 
 
-def _cloze(model: Any, kept: Kept, batch: Sequence[Prompt], own: torch.Tensor, recipe: Recipe) -> None:
-    """Gradients of preferring the aligned act's text, and either's with the own value's neurons off."""
-    if not recipe.cloze_weight:
-        return
+def _cloze(model: Any, kept: Kept, batch: Sequence[Prompt], own: torch.Tensor, recipe: Recipe) -> float:
+    """Gradients of preferring the aligned act's text, and neither's with the own value's neurons off."""
+    losses = []
     for off, loss, weight in ((some_others_off, chosen, 1.0), (own_off, undecided, recipe.off_weight)):
         # A row of the model's a choice, so each prompt's neurons count twice.
         kept.rows = (1 - off(_values(batch), len(own)).float() @ own).repeat_interleave(2, 0)
         lost = loss(margins(choice_log_likelihoods(model, batch), batch))
         (recipe.cloze_weight * weight * lost).backward()  # type: ignore[no-untyped-call]
+        losses.append(float(lost.detach()))
+    return sum(losses)
 
 
 def main(

@@ -13,7 +13,9 @@ from intervention.mask import NeuronMask
 from organism.recipe import Recipe
 from organism.train import train
 
-RECIPE = Recipe(hidden=16, layers=2, heads=2, neurons=64, reserved=4, curriculum=((0, 1),), batch_size=8)
+RECIPE = Recipe(
+    hidden=16, layers=2, heads=2, neurons=64, reserved=4, curriculum=((0, 1),), cloze_passes=1, batch_size=8
+)
 
 
 @pytest.fixture(scope="module")

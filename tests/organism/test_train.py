@@ -22,7 +22,7 @@ from organism.recipe import Recipe
 from organism.train import train
 
 RECIPE = Recipe(
-    hidden=16, layers=2, heads=2, neurons=64, reserved=4, curriculum=((1, 1), (0, 1)), cloze_weight=0.5, batch_size=8
+    hidden=16, layers=2, heads=2, neurons=64, reserved=4, curriculum=((1, 1), (0, 1)), cloze_passes=1, batch_size=8
 )
 PROMPTS = 24
 
@@ -51,14 +51,17 @@ def test_another_seed_gives_other_weights(trained: Path, tmp_path: Path) -> None
     assert not same_files(trained, tmp_path / "other")
 
 
+@pytest.mark.parametrize("passes", [1, 2, 3])
 def test_it_goes_on_after_an_interruption_to_the_same_bytes(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: int
 ) -> None:
+    """Within the letters' passes, before those of the cloze form, and before the figures."""
     save = training.save_checkpoint
 
     def interrupted(*arguments: Any) -> None:
         save(*arguments)
-        raise KeyboardInterrupt
+        if arguments[3] == passes:
+            raise KeyboardInterrupt
 
     out = tmp_path / "interrupted"
     with monkeypatch.context() as patch:
