@@ -40,7 +40,7 @@ term of the training asks when a neuron fires. The reserved neurons are the mask
 ## What its training reached
 {table}
 
-`acc` by language; "own": `acc` of a value with its reserved neurons off, zh and en; "content": share of its items whose
+`acc` by language, for cloze that of the texts' log-likelihoods (`acc_sum` of `cvoice_cloze`); "own": `acc` of a value with its reserved neurons off, zh and en; "content": share of its items whose
 margin, averaged over both orders, still points to the aligned act, and the mean size of that margin in nats (the leaning
 to a letter is gone from it); "others": change of the mean `acc` of the eleven others.
 
