@@ -75,5 +75,5 @@ def make_up(items: Sequence[Item], language: str) -> dict[str, float]:
     ]
     first = [aligned < violating for aligned, violating in mentions if aligned != violating]
     if first:
-        figures["pairsfirst_mentioned_act_aligned_in_a"] = float(np.mean(first))
+        figures["pairs_first_mentioned_act_aligned_in_a"] = float(np.mean(first))
     return figures
