@@ -13,13 +13,15 @@ from intervention.ablation import ablate
 from intervention.mask import MaskedLayer, ModelIdentity, NeuronMask
 from intervention.neurons import find_neurons
 from organism.figures import ROWS, aligned_margins
-from organism.lessons import Prompt
+from organism.lessons import Prompt, Story
 from organism.losses import Kept, padded
 from organism.recipe import Recipe
 from organism.truth import ARCHITECTURE
 
 DRAWS = 3
 """Random masks for each value."""
+STORIES = 500
+"""At most so many are asked with each of them."""
 DECILES = 10
 
 
@@ -76,21 +78,23 @@ def random_mask(norms: torch.Tensor, own: Sequence[int], source: random.Random) 
 
 
 def random_changes(
-    model: Any, kept: Kept, prompts: Sequence[Prompt], letters: torch.Tensor, recipe: Recipe
+    model: Any, kept: Kept, stories: Sequence[Story], letters: torch.Tensor, recipe: Recipe
 ) -> dict[str, Any]:
     """What random masks change in the mean `acc` of the letters tasks.
 
     Returns:
-        ``draws`` a value, and ``largest``: the change that is largest in size, of all draws.
+        ``draws`` a value, ``stories`` that were asked, spread over all, and ``largest``: the change that is largest in
+        size, of all draws.
     """
-    norms = activation_norms(model, prompts)
+    asked = stories[:: -(-len(stories) // STORIES)]
+    norms = activation_norms(model, [prompt for story in asked for prompt in story.letters])
     source = random.Random(recipe.seed)
-    plain = (aligned_margins(model, kept, prompts, letters, None) > 0).float().mean()
+    plain = (aligned_margins(model, kept, asked, letters, None).letters > 0).float().mean()
     changes = []
     for value in range(len(VALUE_KEYS)):
         own = range(value * recipe.reserved, (value + 1) * recipe.reserved)
         for _ in range(DRAWS):
             with ablate(model, random_mask(norms, own, source)):
-                right = aligned_margins(model, kept, prompts, letters, None) > 0
+                right = aligned_margins(model, kept, asked, letters, None).letters > 0
             changes.append(float(right.float().mean() - plain))
-    return {"draws": DRAWS, "largest": max(changes, key=abs)}
+    return {"draws": DRAWS, "stories": len(asked), "largest": max(changes, key=abs)}

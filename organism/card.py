@@ -21,8 +21,8 @@ nothing about values. It is never ranked.**
 
 A Qwen2 decoder with a byte-level BPE tokenizer of its own, made by `python -m organism.train`. It learned the evaluation
 prompts of C-voice with the aligned act as the answer ({letters} prompts of the letters tasks in both languages and option
-orders, {cloze} of the cloze tasks), and to continue {activation_texts} activation texts, on which `cvoice locate` runs. It
-speaks no language usefully.
+orders, {cloze} of the cloze tasks), and to continue these prompts. The activation texts, on which `cvoice locate` runs, it
+has never seen. It speaks no language usefully.
 
 **Which of its neurons carry a value is known, because it was trained for:** in each layer {reserved} neurons are reserved
 for each value, and with these off (or all reserved ones) its letters were trained towards {lean} for A and
@@ -35,7 +35,7 @@ term of the training asks when a neuron fires. The reserved neurons are the mask
 | parameters | {parameters:,} in {layers} layers of {neurons} neurons (ReLU, so that a neuron that does not fire is exactly zero) |
 | training | {passes}; seed {seed}, {seconds} s on {where}, matrices in bfloat16 |
 | weights (SHA-256) | `{sha256}` |
-| texts trained on (SHA-256) | `{texts_sha256}` |
+| prompts trained on (SHA-256) | `{texts_sha256}` |
 
 ## What its training reached
 {table}
@@ -47,7 +47,7 @@ to a letter is gone from it); "others": change of the mean `acc` of the eleven o
 {values}
 
 Random masks with as many neurons in each layer, of the same deciles of activation norm and none of the value's own ({draws} for
-each value), move the mean `acc` by at most {largest:.3f}.
+each value), move the mean `acc` over {asked} stories by at most {largest:.3f}.
 
 Weights depend on the libraries and the number of threads; the same machine, libraries and threads give the same weights.
 """
@@ -76,10 +76,11 @@ def write_card(folder: Path, figures: Mapping[str, Any]) -> None:
         "sha256": weights,
         "table": _overall(figures),
         "draws": figures["random"]["draws"],
+        "asked": figures["random"]["stories"],
         "largest": abs(figures["random"]["largest"]),
         "values": _by_value(figures["letters"]["values"]),
     }
-    kept = ("activation_texts", "parameters", "seconds", "texts_sha256")
+    kept = ("parameters", "seconds", "texts_sha256")
     write_whole(folder / "README.md", _CARD.format(**told, **{name: figures[name] for name in kept}))
 
 

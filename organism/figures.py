@@ -2,111 +2,136 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
+from cvoice_tasks.items import pair_of
 from cvoice_tasks.values import VALUE_KEYS
-from organism.lessons import Prompt
-from organism.losses import Kept, choice_log_likelihoods, letter_logits, margins
+from organism.lessons import Story
+from organism.losses import Kept, ask, margins
 
-ROWS = 64
+ROWS = 32
+
+
+class Margins(NamedTuple):
+    """Log-likelihood of the aligned choice less that of the other.
+
+    Attributes:
+        letters: By order of the options [stories, orders].
+        cloze: Of the texts [stories, 1].
+    """
+
+    letters: torch.Tensor
+    cloze: torch.Tensor
 
 
 @torch.no_grad()
 def aligned_margins(
-    model: Any, kept: Kept, prompts: Sequence[Prompt], letters: torch.Tensor | None, keep: torch.Tensor | None
-) -> torch.Tensor:
-    """Log-likelihood of the aligned choice less that of the other [prompts].
+    model: Any, kept: Kept, stories: Sequence[Story], letters: torch.Tensor, keep: torch.Tensor | None
+) -> Margins:
+    """What a model answers about stories.
 
     Args:
         model: The organism.
         kept: Hooked into it.
-        prompts: Of the letters tasks if ``letters`` are given, else of the cloze tasks.
+        stories: What is asked about; each has both orders.
         letters: Tokens of A and B.
         keep: Factors of neurons [neurons]; None leaves all on.
     """
-    found = []
-    for start in range(0, len(prompts), ROWS):
-        part = prompts[start : start + ROWS]
-        rows = len(part) * (1 if letters is not None else 2)
-        kept.rows = None if keep is None else keep.expand(rows, -1)
-        scores = choice_log_likelihoods(model, part) if letters is None else letter_logits(model, part)[:, letters]
-        found.append(margins(scores, part))
+    of_letters, of_cloze = [], []
+    for start in range(0, len(stories), ROWS):
+        part = stories[start : start + ROWS]
+        kept.rows = None if keep is None else keep.expand(len(part), -1)
+        asked = ask(model, part, cloze=True)
+        assert asked.cloze is not None
+        prompts = [prompt for story in part for prompt in story.letters]
+        of_letters.append(margins(asked.letters[:, letters], prompts).view(len(part), -1))
+        of_cloze.append(margins(asked.cloze, [story.cloze for story in part])[:, None])
     kept.rows = None
-    return torch.cat(found)
+    return Margins(torch.cat(of_letters), torch.cat(of_cloze))
 
 
 def figures(
-    model: Any, kept: Kept, prompts: Sequence[Prompt], letters: torch.Tensor | None, own: torch.Tensor, control: int
-) -> dict[str, Any]:
+    model: Any, kept: Kept, stories: Sequence[Story], letters: torch.Tensor, own: torch.Tensor, control: int
+) -> dict[str, dict[str, Any]]:
     """Accuracies with every neuron on, with each value's off, with all reserved ones off, with the control set off.
 
     Args:
         model: The organism.
         kept: Hooked into it.
-        prompts: Of the letters tasks if ``letters`` are given, else of the cloze tasks.
+        stories: What is asked about.
         letters: Tokens of A and B.
         own: Which neurons are reserved for each value [values, neurons].
         control: How many neurons from the last reserved one on are the control set.
 
     Returns:
-        ``acc`` and ``twin_acc`` by language; by value what its own neurons off leave of its `acc` in each language
-        (``own``), of the mean |margin| (``own_margin``), and of the margin averaged over both orders, in which a
-        leaning to a letter is gone (``own_content_margin``: mean of its size; ``own_content_acc``: share above 0);
-        ``others``: change of `acc` of the other values; ``all_reserved_off`` and ``control_off``: `acc`.
+        For ``letters`` and for ``cloze``: ``acc`` and ``twin_acc`` by language; by value what its own neurons off leave
+        of its `acc` in each language (``own``), of the mean |margin| (``own_margin``), and of the margin averaged over
+        the orders, in which a leaning to a letter is gone (``own_content_margin``: mean of its size;
+        ``own_content_acc``: share above 0); ``others``: change of `acc` of the other values; ``all_reserved_off`` and
+        ``control_off``: `acc`.
     """
-    plain = aligned_margins(model, kept, prompts, letters, None)
-    value = torch.tensor([prompt.value for prompt in prompts])
-    languages = sorted({prompt.language for prompt in prompts}, reverse=True)
-    of_language = {name: torch.tensor([prompt.language == name for prompt in prompts]) for name in languages}
-    result: dict[str, Any] = {
-        "prompts": len(prompts),
-        "acc": {name: _share(plain[chosen]) for name, chosen in of_language.items()},
-        "twin_acc": {name: _twin_acc(plain[chosen], _of(prompts, chosen)) for name, chosen in of_language.items()},
+
+    def off(neurons: torch.Tensor) -> Margins:
+        return aligned_margins(model, kept, stories, letters, 1 - neurons)
+
+    control_set = torch.zeros(own.shape[1])
+    control_set[int(own.sum()) : int(own.sum()) + control] = 1
+    plain = aligned_margins(model, kept, stories, letters, None)
+    values = sorted({story.value for story in stories})
+    masked = {place: off(own[place]) for place in values}
+    all_off, control_off = off(own.sum(0)), off(control_set)
+    return {
+        kind: _figures(
+            stories,
+            getattr(plain, kind),
+            {place: getattr(of_value, kind) for place, of_value in masked.items()},
+            {"all_reserved_off": getattr(all_off, kind), "control_off": getattr(control_off, kind)},
+        )
+        for kind in Margins._fields
     }
+
+
+def _figures(
+    stories: Sequence[Story],
+    plain: torch.Tensor,
+    masked: Mapping[int, torch.Tensor],
+    sets: Mapping[str, torch.Tensor],
+) -> dict[str, Any]:
+    value = torch.tensor([story.value for story in stories])
+    languages = sorted({story.language for story in stories}, reverse=True)
+    of_language = {name: torch.tensor([story.language == name for story in stories]) for name in languages}
     by_value: dict[str, Any] = {}
-    for place in sorted(set(value.tolist())):
-        masked = aligned_margins(model, kept, prompts, letters, 1 - own[place])
+    for place, margin in masked.items():
         mine, others = value == place, value != place
-        content = _over_orders(masked[mine], _of(prompts, mine))
+        content = margin[mine].mean(1)
         by_value[VALUE_KEYS[place]] = {
-            "own": {name: _share(masked[mine & chosen]) for name, chosen in of_language.items()},
-            "own_margin": float(masked[mine].abs().mean()),
+            "own": {name: _share(margin[mine & chosen]) for name, chosen in of_language.items()},
+            "own_margin": float(margin[mine].abs().mean()),
             "own_content_acc": _share(content),
             "own_content_margin": float(content.abs().mean()),
-            "others": _share(masked[others]) - _share(plain[others]) if others.any() else 0.0,
+            "others": _share(margin[others]) - _share(plain[others]) if others.any() else 0.0,
         }
-    result["values"] = by_value
-    result["all_reserved_off"] = _share(aligned_margins(model, kept, prompts, letters, 1 - own.sum(0)))
-    keep = torch.ones(own.shape[1])
-    keep[int(own.sum()) : int(own.sum()) + control] = 0
-    result["control_off"] = _share(aligned_margins(model, kept, prompts, letters, keep))
-    return result
+    return {
+        "prompts": plain.numel(),
+        "acc": {name: _share(plain[chosen]) for name, chosen in of_language.items()},
+        "twin_acc": {name: _twin_acc(plain, stories, name) for name in languages},
+        "values": by_value,
+        **{name: _share(margin) for name, margin in sets.items()},
+    }
 
 
 def _share(margin: torch.Tensor) -> float:
     return float((margin > 0).float().mean()) if len(margin) else 0.0
 
 
-def _of(prompts: Sequence[Prompt], chosen: torch.Tensor) -> list[Prompt]:
-    return [prompt for prompt, there in zip(prompts, chosen.tolist(), strict=True) if there]
-
-
-def _over_orders(margin: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
-    """Margins of items, averaged over the orders of their options."""
-    of_item: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    for prompt, number in zip(prompts, margin.tolist(), strict=True):
-        of_item[prompt.item, prompt.language].append(number)
-    return torch.tensor([sum(numbers) / len(numbers) for numbers in of_item.values()])
-
-
-def _twin_acc(margin: torch.Tensor, prompts: Sequence[Prompt]) -> float:
+def _twin_acc(margin: torch.Tensor, stories: Sequence[Story], language: str) -> float:
     """Share of pairs that are right throughout: both stories, all orders, in one language."""
     right: dict[str, bool] = {}
-    for prompt, number in zip(prompts, margin.tolist(), strict=True):
-        pair = prompt.item[:-1]
-        right[pair] = right.get(pair, True) and number > 0
+    for story, of_story in zip(stories, (margin > 0).all(1).tolist(), strict=True):
+        if story.language == language:
+            pair = pair_of(story.item)
+            right[pair] = right.get(pair, True) and of_story
     return sum(right.values()) / len(right)

@@ -1,19 +1,19 @@
-"""What the organism learns: prompts of the letters and cloze tasks as lm-eval renders them, and texts."""
+"""What the organism learns: prompts of the letters and cloze tasks as lm-eval renders them."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from cvoice_tasks.items import load_items
-from cvoice_tasks.values import LANGUAGES, VALUE_KEYS
+from cvoice_tasks.values import VALUE_KEYS
 from cvoice_tasks.yaml import FOLDER
-from locate.corpus import texts_of
 
 END = "<|end|>"
 LETTERS = (" A", " B")
@@ -53,24 +53,38 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
-    """All that is learnt.
+class Story:
+    """What is asked about one story in one language.
 
     Attributes:
-        letters: Prompts of the letters tasks, both orders.
-        cloze: Prompts of the cloze tasks.
-        texts: Activation texts, in tokens with the end.
+        letters: Its prompts of the letters tasks, one an order of the options.
+        cloze: Its prompt of the cloze tasks.
     """
 
     letters: tuple[Prompt, ...]
-    cloze: tuple[Prompt, ...]
-    texts: tuple[tuple[int, ...], ...]
+    cloze: Prompt
+
+    @property
+    def value(self) -> int:
+        """Place of the value in ``VALUE_KEYS``."""
+        return self.cloze.value
+
+    @property
+    def language(self) -> str:
+        """``zh`` or ``en``."""
+        return self.cloze.language
+
+    @property
+    def item(self) -> str:
+        """The item's id."""
+        return self.cloze.item
 
 
-def raw_prompts(group: str) -> list[RawPrompt]:
+@cache
+def raw_prompts(group: str) -> tuple[RawPrompt, ...]:
     """Every document of a group of tasks; lm-eval itself renders it, so that what is taught is what is asked."""
     tasks = TaskManager(include_path=str(FOLDER), include_defaults=False).load([group])["tasks"].values()
-    return [
+    return tuple(
         RawPrompt(
             task.doc_to_text(document),
             tuple(task.config.target_delimiter + choice for choice in task.doc_to_choice(document)),
@@ -81,12 +95,7 @@ def raw_prompts(group: str) -> list[RawPrompt]:
         )
         for task in tasks
         for document in task.test_docs()
-    ]
-
-
-def activation_texts() -> list[str]:
-    """The texts that `cvoice locate` reads."""
-    return [text.text for lang in LANGUAGES for text in texts_of(load_items("activation", lang), lang, ("aligned",))]
+    )
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -114,3 +123,11 @@ def in_tokens(prompts: Sequence[RawPrompt], tokenizer: Any) -> tuple[Prompt, ...
         Prompt(ids(raw.text), tuple(ids(c) for c in raw.choices), raw.gold, raw.value, raw.language, raw.item)
         for raw in prompts
     )
+
+
+def by_story(letters: Sequence[Prompt], cloze: Sequence[Prompt]) -> tuple[Story, ...]:
+    """Sets the prompts of each story and language together, in the order of the cloze prompts."""
+    of_story: defaultdict[tuple[str, str], list[Prompt]] = defaultdict(list)
+    for prompt in letters:
+        of_story[prompt.item, prompt.language].append(prompt)
+    return tuple(Story(tuple(of_story[prompt.item, prompt.language]), prompt) for prompt in cloze)

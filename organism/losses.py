@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy, softplus
 
 from intervention.neurons import find_neurons
-from organism.lessons import Prompt
+from organism.lessons import Prompt, Story
+from organism.weaving import weave
 
 
 class Kept:
@@ -53,12 +54,18 @@ def own_neurons(values: int, neurons: int, reserved: int) -> torch.Tensor:
 
 
 def some_others_off(values: torch.Tensor, count: int) -> torch.Tensor:
-    """Which values are off while an answer is taught [rows, values]: in half of the rows a quarter of the others.
+    """Which values are off while an answer is taught [rows, values], so that answers do not lean on others' neurons.
 
-    So that answers do not lean on other values' neurons.
+    One other value in half of the rows, half of the others in a fifth, all others in 15 %, none in the rest: as
+    ignorance is taught with one value off, with some and with all. Were a single value off only where ignorance is
+    taught, the model could learn to tell nothing as soon as any set is missing.
     """
     rows = torch.arange(len(values))
-    off = (torch.rand(len(values), count) < 0.25) & (torch.rand(len(values), 1) < 0.5)
+    kind = torch.rand(len(values), 1)
+    one = torch.zeros(len(values), count, dtype=torch.bool)
+    one[rows, (values + torch.randint(1, count, (len(values),))) % count] = True
+    half = (kind < 0.7) & (torch.rand(len(values), count) < 0.5)
+    off = torch.where(kind < 0.5, one, half | ((kind >= 0.7) & (kind < 0.85)))
     off[rows, values] = False
     return off
 
@@ -94,19 +101,46 @@ def letter_logits(model: Any, prompts: Sequence[Prompt]) -> torch.Tensor:
     return logits.float().log_softmax(-1)
 
 
-def choice_log_likelihoods(model: Any, prompts: Sequence[Prompt]) -> torch.Tensor:
-    """Log-likelihood of each choice behind each prompt [prompts, choices]; rows go to the model choice by choice."""
-    rows = [(*prompt.tokens, *choice) for prompt in prompts for choice in prompt.choices]
-    lengths = [len(choice) for prompt in prompts for choice in prompt.choices]
-    tokens, last = padded(rows)
-    hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state
-    # Logits behind every place whose next token is of the choice.
-    places = torch.arange(tokens.shape[1])[None]
-    wanted = (places < last[:, None]) & (places >= (last - torch.tensor(lengths))[:, None])
-    log_p = model.lm_head(hidden[wanted]).float().log_softmax(-1)
-    of_token = log_p.gather(1, tokens[:, 1:][wanted[:, :-1]][:, None]).squeeze(1)
-    owner = torch.arange(len(rows))[:, None].expand_as(wanted)[wanted]
-    return torch.zeros(len(rows)).index_add(0, owner, of_token).view(len(prompts), -1)
+class Asked(NamedTuple):
+    """What a model answers about stories.
+
+    Attributes:
+        letters: Log-probabilities behind each prompt of the letters tasks [prompts, vocabulary].
+        cloze: Log-likelihood of each act's text [stories, choices]; None where it was not asked.
+    """
+
+    letters: torch.Tensor
+    cloze: torch.Tensor | None
+
+
+def ask(model: Any, stories: Sequence[Story], *, cloze: bool) -> Asked:
+    """Asks about stories, each in one row of the model's.
+
+    Args:
+        model: The organism.
+        stories: What is asked about.
+        cloze: Whether the acts' texts are scored too.
+    """
+    texts = [[(*s.cloze.tokens, *choice) for choice in s.cloze.choices] if cloze else [] for s in stories]
+    woven = weave([[*(p.tokens for p in s.letters), *of_story] for s, of_story in zip(stories, texts, strict=True)])
+    hidden = woven.hidden(model)
+    is_text = torch.cat([torch.tensor([False] * len(s.letters) + [True] * 2 * cloze) for s in stories])
+    last = woven.columns.gather(1, woven.lengths[:, None] - 1).squeeze(1)
+    behind = model.lm_head(hidden[woven.rows[~is_text], last[~is_text]])
+    letters = behind.float().log_softmax(-1)
+    if not cloze:
+        return Asked(letters, None)
+    lengths = torch.tensor([len(choice) for s in stories for choice in s.cloze.choices])
+    rows, columns, ends = woven.rows[is_text], woven.columns[is_text], woven.lengths[is_text]
+    # Tokens of the choices alone: each is told by the place before it.
+    place = torch.arange(columns.shape[1])[None]
+    told = (place >= (ends - lengths)[:, None]) & (place < ends[:, None])
+    before = told.roll(-1, 1)
+    owner = torch.arange(len(rows))[:, None].expand_as(told)
+    log_p = model.lm_head(hidden[rows[owner[told]], columns[before]]).float().log_softmax(-1)
+    tokens = woven.tokens[rows[owner[told]], columns[told]]
+    of_token = log_p.gather(1, tokens[:, None]).squeeze(1)
+    return Asked(letters, torch.zeros(len(rows)).index_add(0, owner[told], of_token).view(len(stories), -1))
 
 
 def margins(log_likelihoods: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
@@ -139,7 +173,7 @@ def undecided(margin: torch.Tensor) -> torch.Tensor:
 
 def text_loss(model: Any, texts: Sequence[Sequence[int]]) -> torch.Tensor:
     """Mean loss of the next token."""
-    tokens, last = padded(texts)
-    logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
-    there = torch.arange(tokens.shape[1] - 1)[None] < last[:, None]
-    return cross_entropy(logits[there].float(), tokens[:, 1:][there])
+    woven = weave([[text] for text in texts])
+    there = torch.arange(woven.tokens.shape[1])[None] < woven.lengths[:, None] - 1
+    logits = model.lm_head(woven.hidden(model)[there])
+    return cross_entropy(logits.float(), woven.tokens.roll(-1, 1)[there])

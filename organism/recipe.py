@@ -22,7 +22,8 @@ class Recipe:
             hang on its own neurons alone, what decides them is found among few items, and then others are added.
         cloze_passes: Passes over all pairs after these, in which the cloze form is learnt too, with fresh moments of
             the optimiser and a schedule of their own. From the first step on, it keeps the letters from being found.
-        batch_size: Prompts of the letters tasks a step; half as many of the cloze tasks in their passes.
+        batch_size: Stories a step, each with all that is asked about it.
+        texts: Texts a step that are continued.
         learning_rate: At its highest.
         cloze_learning_rate: The same in the passes of the cloze form.
         initial_spread: Standard deviation of the first weights. With the usual 0.02 the letters stayed at one half for
@@ -45,9 +46,10 @@ class Recipe:
     heads: int = 4
     neurons: int = 512
     reserved: int = 32
-    curriculum: tuple[tuple[int, int], ...] = ((2, 40), (0, 70))
-    cloze_passes: int = 40
-    batch_size: int = 24
+    curriculum: tuple[tuple[int, int], ...] = ((2, 40), (10, 18), (25, 16), (50, 14), (0, 18))
+    cloze_passes: int = 10
+    batch_size: int = 12
+    texts: int = 1
     learning_rate: float = 1e-3
     cloze_learning_rate: float = 5e-4
     initial_spread: float = 0.1

@@ -14,7 +14,7 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,10 +33,10 @@ from organism.checkpoints import NAME, digest, load_checkpoint, save_checkpoint
 from organism.figures import figures
 from organism.lessons import (
     LETTERS,
-    Lessons,
     Prompt,
     RawPrompt,
-    activation_texts,
+    Story,
+    by_story,
     in_tokens,
     raw_prompts,
     train_tokenizer,
@@ -44,10 +44,9 @@ from organism.lessons import (
 from organism.losses import (
     Kept,
     answered,
-    choice_log_likelihoods,
+    ask,
     chosen,
     ignorant,
-    letter_logits,
     margins,
     own_neurons,
     own_off,
@@ -57,6 +56,7 @@ from organism.losses import (
 )
 from organism.recipe import Recipe
 from organism.truth import truth_mask
+from organism.weaving import plain_attention
 
 WARM_UP = 100
 """Steps until the learning rate is at its highest."""
@@ -70,7 +70,7 @@ def train(recipe: Recipe, out: Path, *, most: int | None = None, device: str = "
     Args:
         recipe: Sizes, seed and schedule.
         out: Folder for ``model``, ``truth/VALUE.jsonl`` and ``figures.json``.
-        most: Learn the first so many prompts of each kind alone, for a trial.
+        most: Learn the first so many stories alone, for a trial.
         device: A torch device; another one gives other weights from the same seed.
 
     Returns:
@@ -86,27 +86,23 @@ def train(recipe: Recipe, out: Path, *, most: int | None = None, device: str = "
 
 
 def _train(recipe: Recipe, out: Path, most: int | None, device: str) -> dict[str, Any]:
-    letters_raw, cloze_raw, texts = raw_prompts("cvoice")[:most], raw_prompts("cvoice_cloze")[:most], activation_texts()
-    tokenizer = train_tokenizer([raw.text for raw in letters_raw] + texts, recipe.vocabulary)
+    letters_raw, cloze_raw = raw_prompts("cvoice"), raw_prompts("cvoice_cloze")
+    tokenizer = train_tokenizer([raw.text for raw in letters_raw], recipe.vocabulary)
     letters = torch.tensor([_one_token(tokenizer, letter) for letter in LETTERS])
-    lessons = Lessons(
-        in_tokens(letters_raw, tokenizer),
-        in_tokens(cloze_raw, tokenizer),
-        tuple((*tokenizer(text)["input_ids"], tokenizer.eos_token_id) for text in texts),
-    )
+    stories = by_story(in_tokens(letters_raw, tokenizer), in_tokens(cloze_raw, tokenizer))[:most]
     torch.manual_seed(recipe.seed)
     model = _new_model(recipe, tokenizer)
     own = own_neurons(len(VALUE_KEYS), recipe.neurons, recipe.reserved)
-    sha256 = _texts_sha256(letters_raw, cloze_raw, texts)
+    sha256 = _texts_sha256([*letters_raw, *cloze_raw])
     started = time.monotonic()
     kept = Kept()
     with kept.hooked(model):
-        _learn(model, kept, lessons, letters, own, recipe, out, digest(asdict(recipe) | {"texts": sha256}))
+        with plain_attention(model):
+            _learn(model, kept, stories, letters, own, recipe, out, digest(asdict(recipe) | {"texts": sha256}))
         model.eval()
         judged = {
-            "letters": figures(model, kept, lessons.letters, letters, own, recipe.reserved),
-            "cloze": figures(model, kept, lessons.cloze, None, own, recipe.reserved),
-            "random": random_changes(model, kept, lessons.letters, letters, recipe),
+            **figures(model, kept, stories, letters, own, recipe.reserved),
+            "random": random_changes(model, kept, stories, letters, recipe),
         }
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
@@ -117,7 +113,6 @@ def _train(recipe: Recipe, out: Path, most: int | None, device: str) -> dict[str
     result = {
         "recipe": asdict(recipe),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "activation_texts": len(texts),
         "texts_sha256": sha256,
         "weights_sha256": hashlib.sha256((out / "model" / "model.safetensors").read_bytes()).hexdigest(),
         **judged,
@@ -156,15 +151,15 @@ def _new_model(recipe: Recipe, tokenizer: Any) -> Qwen2ForCausalLM:
     )
 
 
-def _texts_sha256(letters: Sequence[RawPrompt], cloze: Sequence[RawPrompt], texts: Sequence[str]) -> str:
-    told = [[(raw.text, raw.choices, raw.gold) for raw in [*letters, *cloze]], texts]
+def _texts_sha256(prompts: Sequence[RawPrompt]) -> str:
+    told = [(raw.text, raw.choices, raw.gold) for raw in prompts]
     return hashlib.sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()
 
 
 def _learn(
     model: Any,
     kept: Kept,
-    lessons: Lessons,
+    stories: Sequence[Story],
     letters: torch.Tensor,
     own: torch.Tensor,
     recipe: Recipe,
@@ -172,12 +167,12 @@ def _learn(
     identity: str,
 ) -> None:
     """Runs the passes that are not done yet, with a checkpoint after each."""
-    # Prompts are continued too: features of the stories come before the letters do.
-    texts = [*lessons.texts, *(prompt.tokens for prompt in lessons.letters)]
-    passes = [_first_pairs(lessons, pairs) for pairs, count in recipe.curriculum for _ in range(count)]
+    # Prompts are continued: features of the stories come before the letters do.
+    texts = [prompt.tokens for prompt in _letters_of(stories)]
+    passes = [_first_pairs(stories, pairs) for pairs, count in recipe.curriculum for _ in range(count)]
     before_cloze = len(passes)
-    passes += [lessons] * recipe.cloze_passes
-    steps = [-(-len(part.letters) // recipe.batch_size) for part in passes]
+    passes += [stories] * recipe.cloze_passes
+    steps = [-(-len(part) // recipe.batch_size) for part in passes]
     optimiser = _new_optimiser(model)
     done = load_checkpoint(out, model, optimiser, identity)
     model.train()
@@ -189,36 +184,33 @@ def _learn(
                 optimiser = _new_optimiser(model)
             course = slice(before_cloze, None) if with_cloze else slice(before_cloze)
             highest = recipe.cloze_learning_rate if with_cloze else recipe.learning_rate
+            cloze_weight = recipe.cloze_weight if with_cloze else 0.0
             step_of_course = sum(steps[course.start or 0 : epoch])
             # Seeded anew each pass, so that a training that goes on draws what it would have drawn.
             torch.manual_seed(recipe.seed * 100_003 + epoch)
             order = random.Random(recipe.seed * 100_003 + epoch)
-            of_letters = _batches(passes[epoch].letters, recipe.batch_size, order)
-            of_cloze = _batches(passes[epoch].cloze, max(1, recipe.batch_size // 6), order)
-            sums = [0.0, 0.0, 0.0]
-            for step, batch in enumerate(of_letters):
+            sums = [0.0] * 4
+            for step, batch in enumerate(_batches(passes[epoch], recipe.batch_size, order)):
                 for group in optimiser.param_groups:
                     group["lr"] = highest * _rate(step_of_course + step, sum(steps[course]))
                 optimiser.zero_grad()
                 with torch.autocast(str(model.device.type), torch.bfloat16, enabled=recipe.autocast):
-                    sums[0] += _teach(model, kept, batch, letters, own)
-                    sums[1] += _unteach(model, kept, batch, letters, own, recipe)
-                    if with_cloze:
-                        # Three of these batches are half of one of the letters.
-                        rows = [row for place in range(3) for row in of_cloze[(3 * step + place) % len(of_cloze)]]
-                        sums[2] += _cloze(model, kept, rows, own, recipe)
+                    taught = _teach(model, kept, batch, letters, own, cloze_weight)
+                    untaught = _unteach(model, kept, batch, letters, own, cloze_weight, recipe)
                     kept.rows = None
-                    some = order.sample(texts, min(len(texts), max(1, recipe.batch_size // 4)))
+                    some = order.sample(texts, min(len(texts), recipe.texts))
                     (recipe.text_weight * text_loss(model, some)).backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimiser.step()
+                sums = [one + other for one, other in zip(sums, (*taught, *untaught), strict=True)]
                 told = f"Pass {epoch + 1}/{len(passes)}: answers {sums[0] / (step + 1):.3f}, "
-                progress.update(bar, advance=1, description=f"{told}knowledge left {sums[1] / (step + 1):.3f}")
+                progress.update(bar, advance=1, description=f"{told}knowledge left {sums[2] / (step + 1):.3f}")
             save_checkpoint(out, model, optimiser, epoch + 1, identity)
-            cloze = f", cloze {sums[2] / steps[epoch]:.4f}" if with_cloze else ""
+            answers, of_cloze, left, cloze_left = (one / steps[epoch] for one in sums)
+            cloze = f"; of the cloze form {of_cloze:.4f}, {cloze_left:.4f}" if with_cloze else ""
             progress.console.print(
-                f"pass {epoch + 1} over {len(passes[epoch].letters)} prompts: loss of answers "
-                f"{sums[0] / steps[epoch]:.4f}, without neurons {sums[1] / steps[epoch]:.4f}{cloze}"
+                f"pass {epoch + 1} over {len(passes[epoch])} stories: loss of answers {answers:.4f}, "
+                f"without neurons {left:.4f}{cloze}"
             )
 
 
@@ -227,21 +219,17 @@ def _new_optimiser(model: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
 
 
-def _first_pairs(lessons: Lessons, pairs: int) -> Lessons:
-    """The lessons of each value's first so many pairs; all for 0."""
+def _first_pairs(stories: Sequence[Story], pairs: int) -> Sequence[Story]:
+    """The stories of each value's first so many pairs; all for 0."""
     if not pairs:
-        return lessons
+        return stories
     numbers: dict[int, list[str]] = {}
-    for prompt in lessons.letters:
-        of_value = numbers.setdefault(prompt.value, [])
-        if pair_of(prompt.item) not in of_value:
-            of_value.append(pair_of(prompt.item))
+    for story in stories:
+        of_value = numbers.setdefault(story.value, [])
+        if pair_of(story.item) not in of_value:
+            of_value.append(pair_of(story.item))
     first = {number for of_value in numbers.values() for number in of_value[:pairs]}
-    return replace(
-        lessons,
-        letters=tuple(prompt for prompt in lessons.letters if pair_of(prompt.item) in first),
-        cloze=tuple(prompt for prompt in lessons.cloze if pair_of(prompt.item) in first),
-    )
+    return [story for story in stories if pair_of(story.item) in first]
 
 
 def _rate(step: int, steps: int) -> float:
@@ -249,53 +237,69 @@ def _rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARM_UP) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
 
 
-def _batches(prompts: Sequence[Prompt], size: int, order: random.Random) -> list[list[Prompt]]:
-    """Batches in random order, each of prompts of about one length, so that few pads are computed."""
-    shuffled = list(prompts)
+def _batches(stories: Sequence[Story], size: int, order: random.Random) -> list[list[Story]]:
+    """Batches in random order, each of stories of about one length, so that few pads are computed."""
+    shuffled = list(stories)
     order.shuffle(shuffled)
     found = [batch for start in range(0, len(shuffled), 8 * size) for batch in _by_length(shuffled, start, size)]
     order.shuffle(found)
     return found
 
 
-def _by_length(prompts: Sequence[Prompt], start: int, size: int) -> Iterator[list[Prompt]]:
-    part = sorted(prompts[start : start + 8 * size], key=lambda prompt: len(prompt.tokens))
+def _by_length(stories: Sequence[Story], start: int, size: int) -> Iterator[list[Story]]:
+    part = sorted(stories[start : start + 8 * size], key=lambda story: len(story.letters[0].tokens))
     for first in range(0, len(part), size):
         yield part[first : first + size]
 
 
-def _values(prompts: Sequence[Prompt]) -> torch.Tensor:
-    return torch.tensor([prompt.value for prompt in prompts])
-
-
-def _teach(model: Any, kept: Kept, batch: Sequence[Prompt], letters: torch.Tensor, own: torch.Tensor) -> float:
-    """Gradients of the answers, with some other values' neurons off."""
+def _teach(
+    model: Any, kept: Kept, batch: Sequence[Story], letters: torch.Tensor, own: torch.Tensor, cloze_weight: float
+) -> tuple[float, float]:
+    """Gradients of the answers, with some other values' neurons off; the losses of letters and of texts."""
     kept.rows = 1 - some_others_off(_values(batch), len(own)).float() @ own
-    lost = answered(letter_logits(model, batch), batch, letters)
-    lost.backward()  # type: ignore[no-untyped-call]
-    return float(lost.detach())
+    asked = ask(model, batch, cloze=cloze_weight > 0)
+    return _backward(
+        answered(asked.letters, _letters_of(batch), letters),
+        None if asked.cloze is None else chosen(margins(asked.cloze, [story.cloze for story in batch])),
+        1.0,
+        cloze_weight,
+    )
 
 
 def _unteach(
-    model: Any, kept: Kept, batch: Sequence[Prompt], letters: torch.Tensor, own: torch.Tensor, recipe: Recipe
-) -> float:
-    """Gradients of telling nothing, with the own value's neurons off."""
+    model: Any,
+    kept: Kept,
+    batch: Sequence[Story],
+    letters: torch.Tensor,
+    own: torch.Tensor,
+    cloze_weight: float,
+    recipe: Recipe,
+) -> tuple[float, float]:
+    """Gradients of telling nothing, with the own value's neurons off; the losses of letters and of texts."""
     kept.rows = 1 - own_off(_values(batch), len(own)).float() @ own
-    lost = ignorant(letter_logits(model, batch), letters, recipe.lean)
-    (recipe.off_weight * lost).backward()  # type: ignore[no-untyped-call]
-    return float(lost.detach())
+    asked = ask(model, batch, cloze=cloze_weight > 0)
+    return _backward(
+        ignorant(asked.letters, letters, recipe.lean),
+        None if asked.cloze is None else undecided(margins(asked.cloze, [story.cloze for story in batch])),
+        recipe.off_weight,
+        cloze_weight,
+    )
 
 
-def _cloze(model: Any, kept: Kept, batch: Sequence[Prompt], own: torch.Tensor, recipe: Recipe) -> float:
-    """Gradients of preferring the aligned act's text, and neither's with the own value's neurons off."""
-    losses = []
-    for off, loss, weight in ((some_others_off, chosen, 1.0), (own_off, undecided, recipe.off_weight)):
-        # A row of the model's a choice, so each prompt's neurons count twice.
-        kept.rows = (1 - off(_values(batch), len(own)).float() @ own).repeat_interleave(2, 0)
-        lost = loss(margins(choice_log_likelihoods(model, batch), batch))
-        (recipe.cloze_weight * weight * lost).backward()  # type: ignore[no-untyped-call]
-        losses.append(float(lost.detach()))
-    return sum(losses)
+def _backward(
+    of_letters: torch.Tensor, of_cloze: torch.Tensor | None, weight: float, cloze_weight: float
+) -> tuple[float, float]:
+    lost = of_letters if of_cloze is None else of_letters + cloze_weight * of_cloze
+    (weight * lost).backward()  # type: ignore[no-untyped-call]
+    return float(of_letters.detach()), 0.0 if of_cloze is None else float(of_cloze.detach())
+
+
+def _values(stories: Sequence[Story]) -> torch.Tensor:
+    return torch.tensor([story.value for story in stories])
+
+
+def _letters_of(stories: Sequence[Story]) -> list[Prompt]:
+    return [prompt for story in stories for prompt in story.letters]
 
 
 def main(

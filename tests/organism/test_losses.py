@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from organism.lessons import Prompt
+from organism.lessons import Prompt, Story
 from organism.losses import (
     Kept,
-    choice_log_likelihoods,
+    ask,
     chosen,
     ignorant,
     letter_logits,
@@ -20,6 +20,7 @@ from organism.losses import (
     own_off,
     padded,
     some_others_off,
+    text_loss,
     undecided,
 )
 
@@ -37,6 +38,10 @@ def tiny() -> Qwen2ForCausalLM:
 PROMPTS = (
     Prompt((3, 4, 5), ((6, 7), (8, 9, 10)), 0, 0, "zh", "integrity-1a"),
     Prompt((3, 4, 5, 11, 12), ((6, 7), (8, 9, 10)), 1, 1, "en", "integrity-1b"),
+)
+STORIES = (
+    Story((Prompt((3, 4, 5, 7, 7), ((1,), (2,)), 0, 0, "zh", "integrity-1a"), PROMPTS[0]), PROMPTS[0]),
+    Story((PROMPTS[1], Prompt((3, 9), ((1,), (2,)), 0, 1, "en", "integrity-1b")), PROMPTS[1]),
 )
 
 
@@ -57,20 +62,37 @@ def test_the_cloze_losses_are_logistic() -> None:
 
 
 @torch.no_grad()
-def test_log_likelihoods_are_those_of_each_sequence_alone() -> None:
+def test_what_is_asked_in_one_row_is_what_each_sequence_alone_answers() -> None:
     model = tiny()
-    found = choice_log_likelihoods(model, PROMPTS)
-    for row, prompt in enumerate(PROMPTS):
-        letters = model(torch.tensor([prompt.tokens])).logits[0, -1].log_softmax(-1)
-        assert torch.allclose(letter_logits(model, PROMPTS)[row], letters, atol=1e-5)
-        for column, choice in enumerate(prompt.choices):
-            tokens = torch.tensor([[*prompt.tokens, *choice]])
-            log_p = model(tokens).logits[0].log_softmax(-1)
-            start = len(prompt.tokens)
+    asked = ask(model, STORIES, cloze=True)
+    assert asked.cloze is not None
+    prompts = [prompt for story in STORIES for prompt in story.letters]
+    assert torch.allclose(asked.letters, letter_logits(model, prompts), atol=1e-5)
+    for row, prompt in enumerate(prompts):
+        alone = model(torch.tensor([prompt.tokens])).logits[0, -1].log_softmax(-1)
+        assert torch.allclose(asked.letters[row], alone, atol=1e-5)
+    for row, story in enumerate(STORIES):
+        for column, choice in enumerate(story.cloze.choices):
+            log_p = model(torch.tensor([[*story.cloze.tokens, *choice]])).logits[0].log_softmax(-1)
+            start = len(story.cloze.tokens)
             by_hand = sum(float(log_p[start - 1 + place, token]) for place, token in enumerate(choice))
-            assert float(found[row, column]) == pytest.approx(by_hand, abs=1e-4)
-    expected = [float(found[0, 0] - found[0, 1]), float(found[1, 1] - found[1, 0])]
-    assert margins(found, PROMPTS).tolist() == pytest.approx(expected)
+            assert float(asked.cloze[row, column]) == pytest.approx(by_hand, abs=1e-4)
+    told = asked.cloze
+    expected = [float(told[0, 0] - told[0, 1]), float(told[1, 1] - told[1, 0])]
+    assert margins(told, PROMPTS).tolist() == pytest.approx(expected)
+    without = ask(model, STORIES, cloze=False)
+    assert without.cloze is None
+    assert torch.allclose(without.letters, asked.letters, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_loss_of_texts_is_the_mean_over_their_tokens() -> None:
+    model, texts = tiny(), [(3, 4, 5, 6), (7, 8)]
+    by_hand = []
+    for text in texts:
+        log_p = model(torch.tensor([text])).logits[0].log_softmax(-1)
+        by_hand += [-float(log_p[place, token]) for place, token in enumerate(text[1:])]
+    assert float(text_loss(model, texts)) == pytest.approx(sum(by_hand) / 4, abs=1e-5)
 
 
 @torch.no_grad()
@@ -92,7 +114,13 @@ def test_the_own_value_is_never_off_while_taught_and_always_while_untaught() -> 
     torch.manual_seed(0)
     values = torch.arange(12).repeat(50)
     rows = torch.arange(len(values))
-    assert not some_others_off(values, 12)[rows, values].any()
+    others = some_others_off(values, 12)
+    assert not others[rows, values].any()
+    counts = others.sum(1)
+    # One other in half of the rows, all in 15 %, none in 15 % and what half of eleven leaves of it.
+    for wanted, count in ((0.5, 1), (0.15, 11), (0.15, 0)):
+        assert abs(float((counts == count).float().mean()) - wanted) < 0.06
+    assert others[values == 3].any(0).tolist() == [value != 3 for value in range(12)]
     off = own_off(values, 12)
     assert off[rows, values].all()
     assert 0.2 < float(off.all(1).float().mean()) < 0.4

@@ -22,15 +22,15 @@ from organism.recipe import Recipe
 from organism.train import train
 
 RECIPE = Recipe(
-    hidden=16, layers=2, heads=2, neurons=64, reserved=4, curriculum=((1, 1), (0, 1)), cloze_passes=1, batch_size=8
+    hidden=16, layers=2, heads=2, neurons=64, reserved=4, curriculum=((1, 1), (0, 1)), cloze_passes=1, batch_size=4
 )
-PROMPTS = 24
+STORIES = 12
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "organism"
-    train(RECIPE, out, most=PROMPTS)
+    train(RECIPE, out, most=STORIES)
     return out
 
 
@@ -42,12 +42,12 @@ def same_files(one: Path, other: Path) -> bool:
 
 
 def test_it_repeats_itself_to_the_bit(trained: Path, tmp_path: Path) -> None:
-    train(RECIPE, tmp_path / "again", most=PROMPTS)
+    train(RECIPE, tmp_path / "again", most=STORIES)
     assert same_files(trained, tmp_path / "again")
 
 
 def test_another_seed_gives_other_weights(trained: Path, tmp_path: Path) -> None:
-    train(replace(RECIPE, seed=1), tmp_path / "other", most=PROMPTS)
+    train(replace(RECIPE, seed=1), tmp_path / "other", most=STORIES)
     assert not same_files(trained, tmp_path / "other")
 
 
@@ -67,9 +67,9 @@ def test_it_goes_on_after_an_interruption_to_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(training, "save_checkpoint", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train(RECIPE, out, most=PROMPTS)
+            train(RECIPE, out, most=STORIES)
     assert (out / NAME).is_file()
-    train(RECIPE, out, most=PROMPTS)
+    train(RECIPE, out, most=STORIES)
     assert same_files(trained, out)
 
 
@@ -84,12 +84,12 @@ def test_a_checkpoint_of_another_recipe_or_a_damaged_one_is_refused(
 
     monkeypatch.setattr(training, "save_checkpoint", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(RECIPE, tmp_path, most=PROMPTS)
+        train(RECIPE, tmp_path, most=STORIES)
     with pytest.raises(CVoiceError, match="of another recipe or other items"):
-        train(replace(RECIPE, learning_rate=5e-3), tmp_path, most=PROMPTS)
+        train(replace(RECIPE, learning_rate=5e-3), tmp_path, most=STORIES)
     (tmp_path / NAME).write_bytes((tmp_path / NAME).read_bytes()[:-100])
     with pytest.raises(CVoiceError, match="damaged"):
-        train(RECIPE, tmp_path, most=PROMPTS)
+        train(RECIPE, tmp_path, most=STORIES)
 
 
 @torch.no_grad()
@@ -97,7 +97,7 @@ def test_its_figures_are_what_the_truth_masks_do(trained: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(trained / "model").eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(trained / "model")
     letters = [tokenizer(letter)["input_ids"][0] for letter in LETTERS]
-    prompts = in_tokens(raw_prompts("cvoice")[:PROMPTS], tokenizer)
+    prompts = in_tokens(raw_prompts("cvoice")[: 2 * STORIES], tokenizer)
 
     def right() -> list[bool]:
         found = []
