@@ -56,7 +56,7 @@ def group_yaml(family: Family, name: str, children: list[str]) -> str:
     """The YAML of a group; its figures are means over its leaves, each counted by its documents."""
     tasks = "".join(f"  - {child}\n" for child in children)
     metrics = "".join(f"  - metric: {metric}\n    weight_by_size: true\n" for metric in family.group_metrics)
-    return f"{_HEAD}group: {name}\ntask:\n{tasks}aggregate_metric_list:\n{metrics}metadata:\n  version: 1.0\n"
+    return f"{_HEAD}group: {name}\ntask:\n{tasks}aggregate_metric_list:\n{metrics}metadata:\n  version: 2.0\n"
 
 
 def task_files() -> dict[str, str]:

@@ -112,7 +112,7 @@ def test_versions_and_metrics(family: Any, tasks: dict[str, Any]) -> None:
     for language in LANGUAGES:
         for value in VALUES:
             task = tasks[f"{family.prefix}_{language}_{value.key}"]
-            assert task.VERSION == 1.0
+            assert task.VERSION == 2.0
             names = [entry["metric"] for entry in task.config.metric_list]
             assert names[1::2] == [f"{name}_stderr" for name in names[::2]]
             assert set(family.group_metrics) <= set(names)
