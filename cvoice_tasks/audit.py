@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -151,11 +151,23 @@ def audit(folder: Path | None = None) -> Audit:
 
 
 def table(result: Audit) -> str:
-    """The audit as text: the faults, then a Markdown table of the figures."""
+    """The audit as text: the faults, then a Markdown table with a row a figure and a column a file.
+
+    A figure that breaks its limit is marked NO.
+    """
     lines = [f"{fault.kind}: {fault.where}: {fault.what}" for fault in result.faults]
-    lines += ["| figure | files | is | limit | holds |", "|---|---|---|---|---|"]
+    files = list(dict.fromkeys(one.files for one in result.figures))
+    rows: defaultdict[str, dict[str, Figure]] = defaultdict(dict)
     for one in result.figures:
-        limit = "" if one.limit is None else f"{one.limit[0]:g} to {one.limit[1]:g}"
-        holds = "" if one.limit is None else "yes" if one.holds else "NO"
-        lines.append(f"| {one.name} | {one.files} | {one.figure:g} | {limit} | {holds} |")
+        rows[one.name][one.files] = one
+    lines += [f"| figure | limit | {' | '.join(files)} |", f"|---|---|{'---|' * len(files)}"]
+    for name, cells in rows.items():
+        limit = LIMITS.get(name)
+        told = [
+            f"{cells[file].figure:g}{'' if cells[file].holds else ' NO'}" if file in cells else "" for file in files
+        ]
+        lines.append(f"| {name} | {f'{limit[0]:g} to {limit[1]:g}' if limit else ''} | {' | '.join(told)} |")
+    broken = sum(not one.holds for one in result.figures)
+    told_last = "1 figure breaks its limit." if broken == 1 else f"{broken} figures break their limits."
+    lines += ["", told_last if broken else "Every limit holds."]
     return "\n".join(lines)

@@ -8,13 +8,15 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from cvoice_foundation.errors import CVoiceError
-from cvoice_tasks.audit import Audit, audit, table
+from cvoice_tasks.audit import Audit, Figure, audit, table
 from cvoice_tasks.audit_baselines import first_option, last_sentence, last_sentence_overlap, longer_option, overlap
+from cvoice_tasks.audit_schema import Fault
 from cvoice_tasks.items import Item
 from tests.items_for_tests import write_items
 
@@ -179,3 +181,33 @@ def test_mistakes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CVoiceError, match="pip install 'cvoice\\[audit\\]'"):
         audit(tmp_path)
+
+
+def test_the_table_has_a_row_a_figure_and_marks_what_breaks_its_limit() -> None:
+    result = Audit(
+        (
+            Figure("ids", "all", 0, (0, 0), True),
+            Figure("first_option", "evaluation zh", 0.36, (0.45, 0.55), False),
+            Figure("first_option", "evaluation en", 0.5, (0.45, 0.55), True),
+            Figure("stories", "evaluation en", 120, None, True),
+        ),
+        (Fault("ids", "here", "odd"),),
+    )
+    assert table(result).splitlines() == [
+        "ids: here: odd",
+        "| figure | limit | all | evaluation zh | evaluation en |",
+        "|---|---|---|---|---|",
+        "| ids | 0 to 0 | 0 |  |  |",
+        "| first_option | 0.45 to 0.55 |  | 0.36 NO | 0.5 |",
+        "| stories |  |  |  | 120 |",
+        "",
+        "1 figure breaks its limit.",
+    ]
+    assert table(Audit(result.figures[:1], ())).endswith("Every limit holds.")
+
+
+def test_the_bundled_items_hold_every_limit_and_their_card_shows_the_table() -> None:
+    result = audit()
+    assert result.holds
+    card = (Path(str(resources.files("cvoice_tasks"))) / "data" / "README.md").read_text("utf-8")
+    assert table(result) in card
