@@ -176,14 +176,14 @@ def _agreement(
         second,
         len(both),
         sum(a == b for a, b in acts) / len(both),
-        _kappa(acts),
+        cohen_kappa(acts),
         sum(a == b for a, b in values) / len(both),
-        _kappa(values),
+        cohen_kappa(values),
         hits / len(both) if is_key else None,
     )
 
 
-def _kappa(pairs: Sequence[tuple[Any, Any]]) -> float | None:
+def cohen_kappa(pairs: Sequence[tuple[Any, Any]]) -> float | None:
     """Cohen's kappa; None where both sides have said one and the same thing throughout, for which it is 0/0."""
     if len({label for pair in pairs for label in pair}) < 2:
         return None
