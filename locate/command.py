@@ -65,7 +65,7 @@ def locate(
     moments: Annotated[
         bool, typer.Option(help="Add up activations, for mean ablation and contrast; or firing alone.")
     ] = True,
-    folds: Annotated[int, typer.Option(min=2, help="Folds that pairs are dealt into; fewer take less memory.")] = 32,
+    folds: Annotated[int, typer.Option(min=2, help="Folds that pairs are dealt into; fewer take less memory.")] = 8,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts a batch; halved when memory runs out.")] = 8,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; the GPU if there is one.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",

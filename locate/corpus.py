@@ -21,7 +21,7 @@ from locate.segments import NO_PART, PARTS, Part, part_codes, render
 
 Stance = Literal["aligned", "violating"]
 STANCES: tuple[Stance, ...] = get_args(Stance)
-NUM_FOLDS = 32
+NUM_FOLDS = 8
 
 
 @dataclass(frozen=True, slots=True)

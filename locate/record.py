@@ -225,7 +225,7 @@ def _resumed(
 def _home(model: nn.Module, needed: int) -> torch.device:
     """Where the running sums lie: with the model if they leave most of its memory free, else in main memory."""
     if needed > 8 << 30:
-        _LOG.warning("the sums take %.0f GB; --folds 8 or --no-moments takes less", needed / (1 << 30))
+        _LOG.warning("the sums take %.0f GB; fewer --folds or --no-moments take less", needed / (1 << 30))
     device = next(model.parameters()).device
     if device.type == "cuda" and needed < torch.cuda.mem_get_info(device)[0] // 4:
         return device
