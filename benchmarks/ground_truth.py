@@ -1,12 +1,11 @@
 """Judges every method of `cvoice locate` by the neurons that the organism is known to keep its values in.
 
-    python benchmarks/ground_truth.py [--model organism] [--json OUT] [--into docs/ground_truth.md]
+    python benchmarks/ground_truth.py [--model organism] [--prompts 80] [--json OUT] [--into docs/ground_truth.md]
 
 Each method ranks neurons for each value. It is judged over the neurons about which the truth is known: those reserved
 for a value (of it, or of another) and the control set, on which nothing was ever routed. Shared neurons may carry
 anything; how many of them a method selects is told apart, and what they do is measured by switching them off. A method
-reads either the activation texts, which the organism only learnt to continue, or the evaluation items, whose answers it
-knows.
+reads either the activation texts, which the organism has never seen, or the evaluation items, whose answers it knows.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ from locate.select import METHODS, Method, SelectOptions, highest, masks_of, sel
 from locate.statistics import NeuronStatistics
 from locate.statistics_file import load_statistics
 from locate.vape import VapeOptions, firing_rates, scored
-from organism.lessons import LETTERS, Prompt, in_tokens, raw_prompts
+from organism.lessons import LETTERS, Prompt, RawPrompt, in_tokens, raw_prompts
 from organism.losses import letter_logits, margins
 
 BEGIN, END = "<!-- ground truth: begin -->", "<!-- ground truth: end -->"
@@ -103,14 +103,22 @@ def ranking(statistics: NeuronStatistics, method: Method, languages: Sequence[st
 
 
 class Answers:
-    """The organism's answers to the letters prompts, with and without masks."""
+    """The organism's answers to the letters prompts, with and without masks.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: The organism's.
+        prompts: How many are asked of each value and language, its first ones; all if 0.
+    """
+
+    def __init__(self, name: str, prompts: int) -> None:
         path = model_path(name)
         self.model: Any = AutoModelForCausalLM.from_pretrained(path).eval()
         tokenizer = AutoTokenizer.from_pretrained(path)
         self.letters = torch.tensor([tokenizer(letter)["input_ids"][0] for letter in LETTERS])
-        self.prompts = in_tokens(raw_prompts("cvoice"), tokenizer)
+        asked: defaultdict[tuple[int, str], list[RawPrompt]] = defaultdict(list)
+        for raw in raw_prompts("cvoice"):
+            asked[raw.value, raw.language].append(raw)
+        self.prompts = in_tokens([raw for part in asked.values() for raw in part[: prompts or None]], tokenizer)
         self.plain = {value: self._acc(value) for value in VALUE_KEYS}
 
     def change(self, mask: NeuronMask) -> float | None:
@@ -176,9 +184,9 @@ class Truth:
         return found
 
 
-def judge(name: str, truth_folder: Path) -> list[Judged]:
+def judge(name: str, truth_folder: Path, prompts: int = 0) -> list[Judged]:
     """Every method on both corpora, all values, each language and both together."""
-    answers = Answers(name)
+    answers = Answers(name, prompts)
     found = []
     for corpus in CORPORA:
         with tempfile.TemporaryDirectory() as temporary:
@@ -318,11 +326,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="organism", help="organism, or the folder of a trained one")
     parser.add_argument("--truth", type=Path, help="folder of truth masks; those of the bundled organism")
+    parser.add_argument(
+        "--prompts",
+        type=int,
+        default=80,
+        help="asked of each value and language with each mask, the first ones; 0: all",
+    )
     parser.add_argument("--json", type=Path, help="where to write every number")
     parser.add_argument("--into", type=Path, help="document to put the table into, with the plot beside it")
     arguments = parser.parse_args()
     truth = arguments.truth or Path(model_path("organism")).parent / "masks" / "truth"
-    judged = judge(arguments.model, truth)
+    judged = judge(arguments.model, truth, arguments.prompts)
     told = f"{table(judged)}\n\nROC AUC by value, both languages:\n\n{by_value(judged)}"
     print(told)
     if arguments.json:

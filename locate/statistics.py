@@ -1,6 +1,6 @@
 """NeuronStatistics: what one pass over a corpus leaves, and all that any method reads.
 
-Everything is added up by *cell*: a value, a stance, a language and a fold (pair numbers modulo their number, so pairs are whole).
+Everything is added up by *cell*: a value, a stance, a language and a fold (pair numbers modulo folds: pairs are whole).
 Halves of the corpus are sets of folds, a null hypothesis deals folds out anew, and shards of a corpus add up.
 """
 

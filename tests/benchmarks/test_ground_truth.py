@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import ground_truth
-from cvoice_tasks.values import VALUE_KEYS
+from cvoice_tasks.items import load_items, of_value
+from cvoice_tasks.values import LANGUAGES, VALUE_KEYS
 from intervention.mask import NeuronMask
 from organism.recipe import Recipe
 from organism.train import train
+from tests.items_for_tests import write_items
 
 RECIPE = Recipe(
     hidden=16, layers=2, heads=2, neurons=64, reserved=4, curriculum=((0, 1),), cloze_passes=1, batch_size=8
@@ -22,10 +25,15 @@ RECIPE = Recipe(
 def judged(tmp_path_factory: pytest.TempPathFactory) -> list[ground_truth.Judged]:
     out = tmp_path_factory.mktemp("organism")
     train(RECIPE, out, most=24)
+    few = {language: out / f"evaluation.{language}.jsonl" for language in LANGUAGES}
+    for language, path in few.items():
+        items = load_items("evaluation", language)
+        write_items(path, [asdict(item) for value in VALUE_KEYS for item in of_value(items, value)[:10]])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ground_truth, "CORPORA", ("activation",))
+        patch.setattr(ground_truth, "CORPORA", ("evaluation",))
+        patch.setattr(ground_truth, "items_path", lambda _, language: few[language])
         patch.setattr(ground_truth, "METHODS", ("contrast", "random", "vape"))
-        return ground_truth.judge(str(out / "model"), out / "truth")
+        return ground_truth.judge(str(out / "model"), out / "truth", prompts=4)
 
 
 def test_every_value_method_and_language_is_judged(judged: list[ground_truth.Judged]) -> None:
@@ -67,7 +75,7 @@ def test_places_are_those_of_the_truth_masks(tmp_path: Path) -> None:
 def test_the_table_has_a_line_for_each(judged: list[ground_truth.Judged]) -> None:
     lines = ground_truth.table(judged).splitlines()
     assert len(lines) == 2 + 10
-    assert lines[2].startswith("| activation | `contrast` | both | ")
+    assert lines[2].startswith("| evaluation | `contrast` | both | ")
     assert len(ground_truth.by_value(judged).splitlines()) == 2 + 4
     assert ground_truth.mean([None, 1.0, 3.0]) == 2
     assert ground_truth.mean([None]) is None
