@@ -15,7 +15,7 @@ from cvoice_tasks.annotate_score import cohen_kappa
 from cvoice_tasks.values import LANGUAGES, VALUE_KEYS
 
 SPLITS = ("evaluation", "activation", "fewshot")
-OUTCOMES = ("kept", "mended", "dropped", "spare")
+OUTCOMES = ("kept", "corrected", "mended", "dropped", "spare")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Reading:
         second: The second one; empty where none was given.
         sure: 1 (a coin's toss) to 5; None where it was not asked.
         odd: A remark; mostly empty.
-        outcome: ``kept``; ``mended`` (changed after this answer); ``dropped``; ``spare`` (sound, not used).
+        outcome: ``kept``; ``corrected`` (its language, after this answer); ``mended`` (changed since this answer, or
+            another one to its pair, disagreed); ``dropped``; ``spare`` (sound, not used).
         selects: Whether the answer could decide about the item; False for the second readers.
     """
 

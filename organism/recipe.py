@@ -46,8 +46,8 @@ class Recipe:
     heads: int = 4
     neurons: int = 512
     reserved: int = 32
-    curriculum: tuple[tuple[int, int], ...] = ((2, 40), (10, 18), (25, 16), (50, 14), (0, 18))
-    cloze_passes: int = 10
+    curriculum: tuple[tuple[int, int], ...] = ((2, 40), (10, 18), (25, 16), (50, 14), (0, 15))
+    cloze_passes: int = 8
     batch_size: int = 12
     texts: int = 1
     learning_rate: float = 1e-3
