@@ -72,24 +72,29 @@ def test_masks_are_found_by_the_name_of_their_folder() -> None:
     assert bundled_masks_folder("elsewhere") is None
 
 
-def scores(mask: Any) -> dict[str, Any]:
+FEW = 80
+"""Documents of each task in runs with a mask: the first twenty pairs of a value."""
+
+
+def scores(mask: Any, limit: int | None) -> dict[str, Any]:
     lm = NeuronMaskedHFLM(mask, "organism", batch_size=16, device="cpu")
-    return evaluate(lm, ["cvoice"])
+    return evaluate(lm, ["cvoice"], limit=limit)
 
 
 @pytest.fixture(scope="module")
 def baseline() -> dict[str, Any]:
-    return scores(None)
+    return scores(None, FEW)
 
 
-def test_it_scores_well_above_chance_in_both_languages(baseline: dict[str, Any]) -> None:
+def test_it_scores_well_above_chance_in_both_languages() -> None:
+    found = scores(None, None)["groups"]
     for group in ("cvoice_zh", "cvoice_en"):
-        assert baseline["groups"][group]["acc,none"] >= 0.9
-        assert baseline["groups"][group]["twin_acc,none"] >= 0.8
+        assert found[group]["acc,none"] >= 0.9
+        assert found[group]["twin_acc,none"] >= 0.8
 
 
 def test_a_mask_changes_its_log_likelihoods(baseline: dict[str, Any]) -> None:
-    masked = scores("organism/patriotism")
+    masked = scores("organism/patriotism", FEW)
     for task, samples in baseline["samples"].items():
         theirs = masked["samples"][task]
         changed = sum(one["resps"] != other["resps"] for one, other in zip(samples, theirs, strict=True))
@@ -104,7 +109,7 @@ def acc(result: dict[str, Any], value: str) -> list[float]:
 def test_without_a_values_reserved_neurons_its_answers_are_gone_and_the_others_are_not(
     baseline: dict[str, Any], value: str
 ) -> None:
-    masked = scores(f"organism/truth/{value}")
+    masked = scores(f"organism/truth/{value}", FEW)
     assert all(0.4 <= found <= 0.6 for found in acc(masked, value))
     others = [other for other in VALUE_KEYS if other != value]
     for place in (0, 1):
@@ -113,6 +118,6 @@ def test_without_a_values_reserved_neurons_its_answers_are_gone_and_the_others_a
 
 
 def test_the_control_set_carries_nothing(baseline: dict[str, Any]) -> None:
-    masked = scores("organism/truth/control")
+    masked = scores("organism/truth/control", FEW)
     for group in ("cvoice_zh", "cvoice_en"):
         assert abs(masked["groups"][group]["acc,none"] - baseline["groups"][group]["acc,none"]) <= 0.03
