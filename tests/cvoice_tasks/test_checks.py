@@ -10,7 +10,7 @@ import pytest
 
 from cvoice_foundation.errors import CVoiceError
 from cvoice_tasks.checks import Reading, agreements, read_checks, table
-from cvoice_tasks.items import load_items
+from cvoice_tasks.items import items_path, load_items
 
 
 def reading(item: str, agrees: bool, value: str, **more: Any) -> dict[str, Any]:
@@ -92,6 +92,11 @@ def test_every_bundled_item_was_read_blind_and_its_last_reading_agrees(
     for item in load_items(split, language):
         assert last[item.id].act_agrees, item.id
         assert item.value in (last[item.id].value, last[item.id].second), item.id
+
+
+def test_the_card_shows_the_table(bundled: list[Reading]) -> None:
+    card = items_path("evaluation", "zh").with_name("README.md").read_text("utf-8")
+    assert table(agreements(bundled)) in card
 
 
 def test_second_readers_have_read_a_tenth_of_the_items(bundled: list[Reading]) -> None:
